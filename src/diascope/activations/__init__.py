@@ -1,0 +1,5 @@
+"""Rows of activations on disk: written once by a harvest, read in any order by training."""
+
+from diascope.activations.rows import RowReader, RowWriter, Rows
+
+__all__ = ["RowReader", "RowWriter", "Rows"]

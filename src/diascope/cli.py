@@ -1,0 +1,246 @@
+"""The command line: one verb a stage. Wrong input ends with one sentence and exit code 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+
+from diascope.progress import Bars
+
+out = Console()
+
+
+@dataclass
+class Demo:
+    """Train, evaluate and explore an SAE and a skip-transcoder on the real Gemma 3 270M, from nothing."""
+
+    tokens: int = 250_000
+    """Tokens of text to harvest."""
+    epochs: float = 2.0
+    """Passes over the harvested rows."""
+    workspace: Path = Path("workspace")
+    """Folder for everything that is made; the same command goes on where it stopped."""
+    serve: bool = True
+    """Serve the explorer at the end."""
+    port: int = 7400
+    """Port of the explorer; 0 takes any free one."""
+
+    def run(self) -> None:
+        from diascope.recipes.demo import demo
+
+        _carry_out(demo(self.tokens, epochs=self.epochs), self.workspace)
+        if self.serve:
+            _explore(self.workspace, self.port, model=True)
+
+
+@dataclass
+class Train:
+    """Train SAEs and skip-transcoders on any model and text, evaluate them and build their index."""
+
+    site: tuple[str, ...] = ("L12.resid_post",)
+    """Sites: L12.resid_post for an SAE, L12.mlp_in:L12.mlp_out for a skip-transcoder."""
+    model: str = "gemma-3-270m"
+    """Package alias, GGUF file, model folder or hub id."""
+    text: str = "wikipedia-sample"
+    """Training text: packaged corpus, .txt, .jsonl or .parquet file, or hf:<data set>."""
+    field: str = "text"
+    """Text column of jsonl, parquet and data sets."""
+    tokens: int = 250_000
+    """Tokens of text to harvest."""
+    latents: int = 16384
+    """Width of each dictionary."""
+    l0: float = 60.0
+    """Target number of active latents a token."""
+    epochs: float = 2.0
+    """Passes over the harvested rows."""
+    eval_text: str = "held-out"
+    """Evaluation text; held-out takes the training text's own held-out documents."""
+    held_out: float = 0.05
+    """Share of documents held out, by the hash of their names."""
+    workspace: Path = Path("workspace")
+    """Folder for everything that is made; the same command goes on where it stopped."""
+
+    def run(self) -> None:
+        from diascope.recipes.gemma_scope_2 import small
+        from diascope.recipes.run import RunRecipe
+
+        pairs = tuple((a, b or a) for a, _, b in (s.partition(":") for s in self.site))
+        if len({a == b for a, b in pairs}) != len(pairs):
+            raise ValueError("this command trains one SAE and one transcoder at most; call it again with another --workspace")
+        training = small(pairs, d_sae=self.latents, l0=self.l0, tokens=self.tokens, epochs=self.epochs)
+        recipe = RunRecipe(
+            training, name="train", model=self.model, corpus=self.text, field=self.field, tokens=self.tokens,
+            held_out=self.held_out, eval_corpus=self.eval_text,
+        )  # fmt: skip
+        _carry_out(recipe, self.workspace)
+
+
+@dataclass
+class Eval:
+    """Evaluate dictionaries of any readable format on text, beside controls."""
+
+    dictionary: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Folders: diascope artefacts or Gemma Scope 2 folders."""
+    model: str = "gemma-3-270m"
+    """The model that they were trained on."""
+    text: str = "wikipedia-passages"
+    """Evaluation text."""
+    field: str = "text"
+    """Text column of jsonl and parquet."""
+    tokens: int = 16_384
+    """Tokens for L0, FVU and density."""
+    ce_tokens: int = 4_096
+    """Tokens for CE and KL; the unembedding costs more than the trunk."""
+    fit_text: str | None = "wikipedia-sample"
+    """Text on which the controls are fitted; None evaluates without controls."""
+    context: int = 512
+    """Tokens a sequence."""
+    json: Path | None = None
+    """Also write the cards to this file."""
+
+    def run(self) -> None:
+        from diascope.dictionaries import load_dictionary
+        from diascope.evals import evaluate
+        from diascope.evals.text import EvalText
+        from diascope.models import load_model
+        from diascope.storage.files import write_json
+        from diascope.tokens import open_corpus, pack
+
+        dictionaries = {str(p): load_dictionary(p) for p in self.dictionary}
+        with Bars(out) as bars:
+            say = bars.stage("model", "")
+            model = load_model(self.model, progress=lambda line: say(0, 0, line))
+            say(1, 1, model.name)
+            sequences = pack(model, open_corpus(self.text, field=self.field).documents, context=self.context, max_tokens=self.tokens)
+            rows = None
+            if self.fit_text:
+                fit = EvalText(model, pack(model, open_corpus(self.fit_text).documents, context=self.context, max_tokens=8_192))
+                rows = lambda d: tuple(fit.capture([d.site_in, d.site_out])[s] for s in (d.site_in, d.site_out))  # noqa: E731
+            results = evaluate(model, dictionaries, sequences, training_rows=rows, ce_tokens=self.ce_tokens, progress=bars.stage("evaluate", "maps"))  # type: ignore[arg-type]
+        _tables({name: r.card() for name, r in results.items()})
+        if self.json:
+            write_json(self.json, {name: r.card() for name, r in results.items()})
+
+
+@dataclass
+class Convert:
+    """Write a dictionary in another layout."""
+
+    source: Annotated[Path, tyro.conf.Positional]
+    """Folder to read; the format is detected."""
+    target: Annotated[Path, tyro.conf.Positional]
+    """Folder to write; it must not exist."""
+    format: Literal["gemma-scope-2", "diascope"] = "gemma-scope-2"
+    """Layout to write. Both directions are lossless for JumpReLU dictionaries."""
+
+    def run(self) -> None:
+        from diascope.dictionaries import load_dictionary, save_dictionary
+
+        save_dictionary(load_dictionary(self.source), self.target, format=self.format)
+        out.print(f"wrote {self.target} ({self.format}, lossless)")
+
+
+@dataclass
+class Explore:
+    """Serve the explorer for a workspace or an index folder."""
+
+    folder: Annotated[Path, tyro.conf.Positional] = Path("workspace")
+    """A workspace made by `demo` or `train`, or an index folder."""
+    port: int = 7400
+    """Port; 0 takes any free one."""
+    model: bool = True
+    """Load the model too, for trying texts; without it the explorer browses only and starts in a second."""
+
+    def run(self) -> None:
+        _explore(self.folder, self.port, model=self.model)
+
+
+@dataclass
+class Verify:
+    """Check dictionaries against their probes, and stored examples against the model."""
+
+    dictionary: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Folders to check."""
+    model: str | None = None
+    """The model through which stored examples (examples.safetensors) are run."""
+
+    def run(self) -> None:
+        from diascope.models import load_model
+        from diascope.recipes.verify import verify
+
+        model = load_model(self.model) if self.model else None
+        for path in self.dictionary:
+            v = verify(path, model)
+            found = "probes agree" if v.probes else "no probes"
+            if v.examples:
+                found += f"; {v.examples} stored activations, median relative error {v.median_error:.2g}"
+            if not v.ok:
+                raise ValueError(f"{path}: {found}: wrong hook, missing norm gain, or another model?")
+            out.print(f"{path}: {found}")
+
+
+COMMANDS = {"demo": Demo, "train": Train, "eval": Eval, "convert": Convert, "explore": Explore, "verify": Verify}
+
+
+def _carry_out(recipe: object, workspace: Path) -> None:
+    from diascope.recipes.run import Run
+    from diascope.storage.files import read_json
+
+    with Bars(out) as bars:
+        run = Run(recipe, workspace, bars.stage)  # type: ignore[arg-type]
+        if not (workspace / "index").exists():
+            run.train()
+            run.evaluate()
+            run.index()
+    _tables({n: read_json(run.folder(n) / "card.json") for n in run.names})
+    out.print(f"dictionaries: {workspace / 'dictionaries'}; Gemma Scope 2 layout: {workspace / 'gemma-scope-2'}", style="dim")
+
+
+def _tables(cards: dict[str, dict]) -> None:  # type: ignore[type-arg]
+    from diascope.tables import evaluation_table
+
+    for name, card in cards.items():
+        out.print()
+        out.print(evaluation_table(name, card))
+    out.print()
+
+
+def _explore(folder: Path, port: int, *, model: bool) -> None:
+    from diascope.explorer.live import encode, opener
+    from diascope.explorer.server import serve
+    from diascope.latents.store import Index
+
+    index = Index(folder / "index" if (folder / "index").is_dir() else folder)
+    paths = {name: folder / "dictionaries" / name for name in index.sources}
+    live = model and all(p.is_dir() for p in paths.values())
+    serve(index, port=port, opener=opener(index.meta["model"], paths) if live else None, encode=encode, announce=_announce)
+
+
+def _announce(url: str) -> None:
+    out.print(f"\n[bold]Explorer:[/bold] [link={url}]{url}[/link]   (Ctrl-C stops it)", soft_wrap=True)
+
+
+def main() -> None:
+    """Entry point of the `diascope` command."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    command = tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="diascope", description=__doc__)
+    try:
+        command.run()
+    except KeyboardInterrupt as stop:
+        out.print(f"[yellow]interrupted[/yellow] {stop}")
+        sys.exit(130)
+    except (ValueError, OSError, RuntimeError) as error:
+        if os.environ.get("DIASCOPE_TRACEBACK"):
+            raise
+        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""An edit changes what a model writes at a site: steer, ablate, clamp, replace, splice all come down to one function.
+
+An edit reads the vectors at `read` and rewrites those at `write` (the same site for a steering vector or an SAE; the
+MLP's input and output for a transcoder). Special positions (BOS, padding) are left alone unless `special` is set,
+because dictionaries are not trained there. This file knows neither models nor dictionaries: both meet here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from diascope.sites import Site
+
+
+@dataclass
+class Edit:
+    """At `write`, replace y [..., d_out] by `function(x, y)` with x [..., d_in] what stands at `read`."""
+
+    read: Site
+    write: Site
+    function: Callable[[Tensor, Tensor], Tensor]
+    label: str = "edit"
+    special: bool = False  # also at BOS, padding and other special tokens
+    applied: list[int] = field(default_factory=list)  # positions edited, one entry a forward pass (a decode step)

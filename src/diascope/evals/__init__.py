@@ -1,0 +1,5 @@
+"""Judge dictionaries: fidelity on rows, loss through the model, and controls beside them, each number with its interval."""
+
+from diascope.evals.run import Evaluation, evaluate
+
+__all__ = ["Evaluation", "evaluate"]

@@ -1,0 +1,198 @@
+"""Evaluate dictionaries on held-out text beside their controls.
+
+| metric | definition |
+|---|---|
+| l0 | mean active latents a counted token |
+| fvu | sum |y - y_hat|^2 / sum |y - mu|^2, mu the global mean of the evaluation rows |
+| fvu_no_outliers | the same without tokens whose |y| exceeds 3 medians |
+| fvu_standardised | the same with every dimension divided by its own standard deviation |
+| delta_ce | mean CE with y_hat in place of y, minus mean CE of the clean model, in nats a predicted token |
+| recovered | (CE_mean - CE_spliced) / (CE_mean - CE_clean): the ablation is the mean vector |
+| kl, top1 | mean KL(clean || spliced) in nats; share of predictions whose most likely token is unchanged |
+| dead, dense | share of latents that never fired in the counted tokens; that fired on more than 10 % |
+
+Special tokens are neither rows nor replaced. Intervals are 95 % bootstrap intervals over documents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diascope.config import config_hash
+from diascope.dictionaries import Dictionary
+from diascope.edits import Edit
+from diascope.evals.controls import Map, controls
+from diascope.evals.text import EvalText, Losses
+from diascope.models import Model
+from diascope.numerics import Estimate, ratio_over_documents
+from diascope.tokens import Sequences
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result for one dictionary: `metrics[row][metric]`, with row "dictionary", "clean" or a control's name."""
+
+    name: str
+    metrics: dict[str, dict[str, Estimate | float]]
+    facts: dict[str, Any]
+
+    def card(self) -> dict[str, Any]:
+        """JSON-ready: every number with its n and interval."""
+        rows = {
+            row: {m: asdict(v) if isinstance(v, Estimate) else v for m, v in values.items()} for row, values in self.metrics.items()
+        }
+        return {"schema": "diascope-card-1", "metrics": _finite(rows), "facts": self.facts}
+
+
+def evaluate(
+    model: Model,
+    dictionaries: Mapping[str, Dictionary],
+    sequences: Sequences,
+    *,
+    training_rows: Callable[[Dictionary], tuple[Tensor, Tensor]] | None = None,
+    ce_tokens: int = 8192,
+    progress: Callable[[int, int, str], None] = lambda done, total, note: None,
+    seed: int = 0,
+) -> dict[str, Evaluation]:
+    """Evaluate `dictionaries` on packed `sequences` of held-out text.
+
+    training_rows   gives (x, y) of training rows for a dictionary, on which its controls are fitted; None: no controls
+    ce_tokens       tokens on which losses are computed (the first sequences); the unembedding costs more than the trunk
+
+    Returns one Evaluation a dictionary. Raises ValueError when a dictionary does not fit the model.
+    """
+    for name, d in dictionaries.items():
+        for site, width in ((d.site_in, d.config.d_in), (d.site_out, d.config.d_out)):
+            if model.width(site) != width:
+                raise ValueError(f"{name} has width {width} at {site}, but {model.name} has {model.width(site)} there")
+    text = EvalText(model, sequences)
+    short = EvalText(model, _first(sequences, ce_tokens))
+    sites = list(dict.fromkeys(s for d in dictionaries.values() for s in (d.site_in, d.site_out)))
+    maps = {
+        name: {"dictionary": (lambda x, y, d=d: d(x))} | _own_parts(d) | (controls(d, *training_rows(d), seed=seed) if training_rows else {})
+        for name, d in dictionaries.items()
+    }
+    total, done = 1 + sum(map(len, maps.values())), 0
+    progress(0, total, "clean model")
+    vectors = text.capture(sites)
+    clean = short.hidden()
+    out = {}
+    for name, d in dictionaries.items():
+        x, y = vectors[d.site_in], vectors[d.site_out]
+        hidden = {}
+        for label, function in maps[name].items():
+            done += 1
+            progress(done, total, f"{name}: {label}")
+            hidden[label] = _spliced_hidden(model, short, d, function)
+        losses = short.losses(clean, hidden)
+        metrics: dict[str, dict[str, Estimate | float]] = {"clean": {"ce": _mean(losses["clean"].ce, short)}}
+        for label, function in maps[name].items():
+            fidelity = _fidelity(text, y, _mapped(function, x, y))
+            metrics[label] = fidelity | _loss_metrics(short, losses["clean"], losses[label], losses.get("mean"))
+        metrics["dictionary"] |= _sparsity(d, x, text)
+        out[name] = Evaluation(name, metrics, _facts(model, d, sequences, text, short, seed))
+    return out
+
+
+def _own_parts(d: Dictionary) -> dict[str, Map]:
+    """The affine part of a skip-transcoder by itself: what the sparse part has to improve on."""
+    if d.W_skip is None:
+        return {}
+    W_skip, b_dec = d.W_skip, d.b_dec
+    return {"affine_part": lambda x, y: x @ W_skip + b_dec}
+
+
+@torch.no_grad()
+def _mapped(function: Map, x: Tensor, y: Tensor) -> Tensor:
+    return torch.cat([function(a, b) for a, b in zip(x.split(2048), y.split(2048), strict=True)])
+
+
+def _spliced_hidden(model: Model, text: EvalText, d: Dictionary, function: Map) -> Tensor:
+    def replace(x: Tensor, y: Tensor) -> Tensor:
+        return function(x.reshape(-1, x.shape[-1]).float(), y.reshape(-1, y.shape[-1]).float()).view_as(y)
+
+    with model.edit(Edit(d.site_in, d.site_out, replace)):
+        return text.hidden()
+
+
+def _mean(values: Tensor, text: EvalText) -> Estimate:
+    v = values.double().numpy()
+    return ratio_over_documents(v, np.ones_like(v), text.documents_of_predictions)
+
+
+def _fidelity(text: EvalText, y: Tensor, y_hat: Tensor) -> dict[str, Estimate | float]:
+    mu, sd = y.double().mean(0), y.double().std(0).clamp_min(1e-12)
+    squared, centred = (y.double() - y_hat).square(), (y.double() - mu).square()
+    docs, norm = text.documents, y.norm(dim=1)
+    usual = (norm <= 3 * norm.median()).numpy()
+    error, variance = squared.sum(1).numpy(), centred.sum(1).numpy()
+    return {
+        "fvu": ratio_over_documents(error, variance, docs),
+        "fvu_no_outliers": ratio_over_documents(error[usual], variance[usual], docs[usual]),
+        "fvu_standardised": ratio_over_documents((squared / sd**2).sum(1).numpy(), (centred / sd**2).sum(1).numpy(), docs),
+    }
+
+
+def _loss_metrics(text: EvalText, clean: Losses, spliced: Losses, ablated: Losses | None) -> dict[str, Estimate | float]:
+    delta = spliced.ce - clean.ce
+    out: dict[str, Estimate | float] = {
+        "ce": _mean(spliced.ce, text),
+        "delta_ce": _mean(delta, text),
+        "kl": _mean(spliced.kl, text),
+        "top1": _mean((spliced.top == clean.top).double(), text),
+    }
+    if ablated is not None:
+        num, den = (ablated.ce - spliced.ce).double().numpy(), (ablated.ce - clean.ce).double().numpy()
+        out["recovered"] = ratio_over_documents(num, den, text.documents_of_predictions)
+    return out
+
+
+@torch.no_grad()
+def _sparsity(d: Dictionary, x: Tensor, text: EvalText) -> dict[str, Estimate | float]:
+    counts, fired = [], torch.zeros(d.d_sae, dtype=torch.int64)
+    for chunk in x.split(2048):
+        latents = d.encode(chunk)
+        counts.append(latents.counts)
+        fired += torch.bincount(latents.index, minlength=d.d_sae)
+    l0 = torch.cat(counts).double().numpy()
+    return {
+        "l0": ratio_over_documents(l0, np.ones_like(l0), text.documents),
+        "dead": float((fired == 0).double().mean()),
+        "dense": float((fired > 0.1 * len(x)).double().mean()),
+    }
+
+
+def _facts(model: Model, d: Dictionary, sequences: Sequences, text: EvalText, short: EvalText, seed: int) -> dict[str, Any]:
+    return {
+        "model": model.name,
+        "model_dtype": str(model.dtype).removeprefix("torch."),
+        "site_in": str(d.site_in),
+        "site_out": str(d.site_out),
+        "tokens": int(text.rows.sum()),
+        "predictions": int(short.predicts.sum()),
+        "documents": len(np.unique(text.documents)),
+        "documents_of_predictions": len(np.unique(short.documents_of_predictions)),
+        "excluded": "special tokens (BOS, padding): neither counted nor replaced",
+        "ablation": "mean vector of the training rows",
+        "data": config_hash(sequences.tokens.tolist()),
+        "seed": seed,
+        "interval": "95 %, percentile bootstrap over documents, 1000 draws",
+    }
+
+
+def _first(sequences: Sequences, tokens: int) -> Sequences:
+    n = max(1, min(len(sequences), tokens // sequences.tokens.shape[1]))
+    return Sequences(sequences.tokens[:n], sequences.positions[:n], sequences.document[:n], sequences.names)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: an interval that does not exist (one document) is null."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,0 +1,191 @@
+"""The explorer's HTTP interface (docs/protocol.md, section 5) and its start.
+
+    GET  /api/status                            index facts, model state
+    GET  /api/sources                           sources with cards
+    GET  /api/sources/{source}/latents          ?sort=&order=&offset=&limit=&alive=
+    GET  /api/sources/{source}/latents/{i}      one latent: columns and record, tokens as text
+    POST /api/encode  {"text": ..., "source": ..., "latent": optional}
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import Route
+
+from diascope.explorer.guard import Guard
+from diascope.explorer.host import Busy, ModelHost
+from diascope.latents.store import Index, Source
+
+LONGEST_TEXT = 20_000  # characters
+Encoder = Callable[[Any, str, str], dict[str, Any]]
+
+
+def create_app(index: Index, host: ModelHost, encode: Encoder, *, token: str, port: int) -> Guard:
+    """The ASGI application. `encode(opened, source, text)` runs in the model's thread."""
+    api = _Api(index, host, encode)
+    static = Path(str(files("diascope.page") / "static"))
+    routes = [
+        Route("/", lambda _: FileResponse(static / "index.html")),
+        Route("/app.js", lambda _: FileResponse(static / "app.js", media_type="text/javascript")),
+        Route("/app.css", lambda _: FileResponse(static / "app.css", media_type="text/css")),
+        Route("/api/status", api.status),
+        Route("/api/sources", api.sources),
+        Route("/api/sources/{source}/latents", api.browse),
+        Route("/api/sources/{source}/latents/{latent:int}", api.latent),
+        Route("/api/encode", api.encode, methods=["POST"]),
+    ]
+    return Guard(Starlette(routes=routes), token=token, port=port)
+
+
+class _Problem(Exception):
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+def _answers(function: Callable[[Any, Request], Any]) -> Callable[[Any, Request], Any]:
+    """Turn what a handler returns into JSON, and a _Problem into a sentence with its status."""
+
+    async def handler(self: Any, request: Request) -> Response:
+        try:
+            data, status, headers = await function(self, request), 200, {}
+        except _Problem as problem:
+            data, status = {"error": str(problem)}, problem.status
+            headers = {"retry-after": "2"} if status == 429 else {}
+        return Response(msgspec.json.encode(data), status, headers, "application/json")
+
+    return handler
+
+
+class _Api:
+    def __init__(self, index: Index, host: ModelHost, encode: Encoder) -> None:
+        self.index, self.host, self._encode = index, host, encode
+
+    def _source(self, name: str) -> Source:
+        if name not in self.index.sources:
+            raise _Problem(404, f"There is no source {name!r}; there are {', '.join(self.index.sources)}.")
+        return self.index.sources[name]
+
+    @_answers
+    async def status(self, request: Request) -> Any:
+        return {"index": self.index.meta, "model": {"state": self.host.state, "problem": self.host.problem}}
+
+    @_answers
+    async def sources(self, request: Request) -> Any:
+        return [{**s.meta, "latents": len(s), "alive": int((s.columns["density"] > 0).sum())} for s in self.index.sources.values()]
+
+    @_answers
+    async def browse(self, request: Request) -> Any:
+        source, query = self._source(request.path_params["source"]), request.query_params
+        try:
+            offset, limit = max(0, int(query.get("offset", 0))), min(500, max(1, int(query.get("limit", 50))))
+            total, latents = source.browse(
+                sort=query.get("sort", "density"),
+                descending=query.get("order", "desc") == "desc",
+                offset=offset,
+                limit=limit,
+                alive=query.get("alive", "1") == "1",
+            )
+        except (ValueError, KeyError) as error:
+            raise _Problem(400, str(error).strip("'\"")) from error
+        return {"total": total, "offset": offset, "rows": [self._row(source, int(j)) for j in latents]}
+
+    def _row(self, source: Source, latent: int) -> dict[str, Any]:
+        values = {k: _number(c[latent]) for k, c in source.columns.items()}
+        if "top_token" in values:
+            values["top_token"] = self.index.text(int(values["top_token"] or 0))
+        return {"latent": latent, **values}
+
+    @_answers
+    async def latent(self, request: Request) -> Any:
+        source, j = self._source(request.path_params["source"]), request.path_params["latent"]
+        try:
+            record = source.record(j)
+        except IndexError as error:
+            raise _Problem(404, f"{error}.") from error
+        return {
+            **self._row(source, j),
+            "source": source.name,
+            "groups": [
+                {"label": g.label, "low": g.low, "high": g.high, "share": g.share, "examples": [self._example(e) for e in g.examples]}
+                for g in record.groups
+            ],
+            "histogram": record.histogram,
+            "top": [[self.index.text(t), v] for t, v in record.top],
+            "bottom": [[self.index.text(t), v] for t, v in record.bottom],
+            "neighbours": [[k, c, float(source.columns["density"][k])] for k, c in record.neighbours],
+        }
+
+    def _example(self, e: Any) -> dict[str, Any]:
+        tokens = self.index.tokens[e.sequence, e.first : e.first + e.length]
+        return {"tokens": [self.index.text(t) for t in tokens], "fired": e.fired, "peak": e.peak}
+
+    @_answers
+    async def encode(self, request: Request) -> Any:
+        try:
+            body = msgspec.json.decode(await request.body(), type=dict[str, Any])
+        except msgspec.DecodeError as error:
+            raise _Problem(400, "The body must be a JSON object with text and source.") from error
+        text, source = body.get("text"), self._source(str(body.get("source")))
+        if not isinstance(text, str) or not text.strip():
+            raise _Problem(400, "Give some text.")
+        if len(text) > LONGEST_TEXT:
+            raise _Problem(413, f"The text has {len(text):,} characters; the limit is {LONGEST_TEXT:,}.")
+        if self.host.state != "ready":
+            sentence = {
+                "loading": "The model is still loading: try again in a few seconds.",
+                "absent": "This explorer was started for browsing only, without a model.",
+            }
+            raise _Problem(503, sentence.get(self.host.state, f"The model could not be loaded: {self.host.problem}"))
+        try:
+            return await self.host.call(lambda opened: self._encode(opened, source.name, text))
+        except Busy as error:
+            raise _Problem(429, "The model is busy with other requests: try again shortly.") from error
+
+
+def _number(value: Any) -> float | int | None:
+    number = value.item() if isinstance(value, np.generic) else value
+    return number if np.isfinite(number) else None
+
+
+def bind(port: int) -> socket.socket:
+    """A socket on the loopback address; ValueError when the port is taken."""
+    s = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        s.bind(("127.0.0.1", port))
+    except OSError as error:
+        s.close()
+        raise ValueError(f"port {port} is in use: pass --port with another number, or --port 0 for any free one") from error
+    return s
+
+
+def serve(index: Index, *, port: int = 7400, opener: Callable[[], Any] | None = None, encode: Encoder, announce: Callable[[str], None]) -> None:
+    """Serve until interrupted. `announce` gets the one URL to open; port 0 takes any free port.
+
+    Raises ValueError when the port is in use.
+    """
+    import uvicorn
+
+    sock = bind(port)
+    port = sock.getsockname()[1]
+    token = secrets.token_urlsafe(24)
+    host = ModelHost(opener)
+    app = create_app(index, host, encode, token=token, port=port)
+    announce(f"http://127.0.0.1:{port}/?token={token}")
+    try:
+        uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[sock])
+    finally:
+        host.close()
+        sock.close()

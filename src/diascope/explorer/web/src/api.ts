@@ -1,0 +1,48 @@
+// What the server sends (docs/protocol.md, section 5), and one way to ask for it.
+
+export type Metric = { value: number | null; n: number; documents: number; low: number | null; high: number | null } | number;
+export type Card = { metrics?: Record<string, Record<string, Metric>>; facts?: Record<string, unknown> };
+export type Source = {
+  name: string;
+  latents: number;
+  alive: number;
+  tokens_swept: number;
+  logit_vocabulary: number;
+  card: Card;
+  config: Record<string, any>;
+};
+export type Row = { latent: number; density: number; max_activation: number; top_token?: string; level: number } & Record<string, any>;
+export type Page = { total: number; offset: number; rows: Row[] };
+export type Example = { tokens: string[]; fired: [number, number][]; peak: number };
+export type Group = { label: string; low: number; high: number; share: number; examples: Example[] };
+export type Latent = Row & {
+  source: string;
+  groups: Group[];
+  histogram: number[];
+  top: [string, number][];
+  bottom: [string, number][];
+  neighbours: [number, number, number][];
+};
+export type Encoded = { source: string; cut: number; tokens: { text: string; ordinary: boolean; active: [number, number][] }[] };
+export type Status = { index: Record<string, any>; model: { state: "absent" | "loading" | "ready" | "failed"; problem: string } };
+
+export async function ask<T>(path: string, body?: unknown): Promise<T> {
+  const init = body === undefined ? {} : { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) };
+  let answer: Response;
+  try {
+    answer = await fetch(path, init);
+  } catch {
+    throw new Error("The explorer's server does not answer. Is `diascope explore` still running?");
+  }
+  const text = await answer.text();
+  if (!answer.ok) {
+    let sentence = text;
+    try {
+      sentence = JSON.parse(text).error ?? text;
+    } catch {
+      /* a plain sentence */
+    }
+    throw new Error(sentence || `The server answered ${answer.status}.`);
+  }
+  return JSON.parse(text) as T;
+}

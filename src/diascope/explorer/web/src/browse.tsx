@@ -1,0 +1,72 @@
+// All latents of a source as a table that sorts by any column.
+import { useState } from "preact/hooks";
+import type { Page, Row } from "./api";
+import { Load } from "./load";
+import { percent, quoted, short, whole } from "./format";
+
+const COLUMNS: [string, string, (r: Row) => string, string][] = [
+  ["density", "density", (r) => percent(r.density), "share of tokens on which it fires"],
+  ["max_activation", "max", (r) => short(r.max_activation), "largest activation seen"],
+  ["mean_activation", "mean", (r) => short(r.mean_activation), "mean activation where it fires"],
+  ["level", "level", (r) => String(r.level), "smallest Matryoshka prefix that contains it"],
+  ["nearest", "nearest", (r) => short(r.nearest), "largest decoder cosine with another latent"],
+  ["top_logit", "top logit", (r) => short(r.top_logit), "largest direct logit among the corpus's tokens"],
+];
+const SIZE = 100;
+
+export function Browse({ source }: { source: string }) {
+  const [sort, setSort] = useState("density");
+  const [order, setOrder] = useState<"desc" | "asc">("desc");
+  const [offset, setOffset] = useState(0);
+  const [alive, setAlive] = useState(true);
+  const by = (column: string) => {
+    setOrder(column === sort && order === "desc" ? "asc" : "desc");
+    setSort(column);
+    setOffset(0);
+  };
+  const base = `#/s/${encodeURIComponent(source)}`;
+  const path = `/api/sources/${encodeURIComponent(source)}/latents?sort=${sort}&order=${order}&offset=${offset}&limit=${SIZE}&alive=${alive ? 1 : 0}`;
+  const head = (key: string, label: string, help: string) => (
+    <th scope="col" class={key === "latent" ? "" : "num"} aria-sort={sort === key ? (order === "desc" ? "descending" : "ascending") : "none"}>
+      <button class="sort" data-tip={help} onClick={() => by(key)}>{label}{sort === key ? (order === "desc" ? " ↓" : " ↑") : ""}</button>
+    </th>
+  );
+  return (
+    <section>
+      <header class="bar">
+        <h1>{source}</h1>
+        <label><input type="checkbox" checked={alive} onChange={(e) => { setAlive(e.currentTarget.checked); setOffset(0); }} /> only latents that fired</label>
+        <form onSubmit={(e) => { e.preventDefault(); location.hash = `${base}/${new FormData(e.currentTarget).get("j")}`; }}>
+          <input name="j" type="number" min="0" placeholder="go to latent" aria-label="go to latent" required />
+        </form>
+      </header>
+      <Load<Page> path={path}>
+        {(page) => page.total === 0 ? <p class="notice">No latent fired in the corpus.</p> : (
+          <>
+            <div class="scroll">
+              <table class="browse">
+                <thead>
+                  <tr>{head("latent", "latent", "index in the dictionary")}<th scope="col">promotes</th>{COLUMNS.map(([k, l, , h]) => head(k, l, h))}</tr>
+                </thead>
+                <tbody>
+                  {page.rows.map((r) => (
+                    <tr onClick={() => (location.hash = `${base}/${r.latent}`)}>
+                      <td><a href={`${base}/${r.latent}`}>{r.latent}</a></td>
+                      <td class="token">{r.top_token === undefined ? "–" : quoted(r.top_token)}</td>
+                      {COLUMNS.map(([, , show]) => <td class="num">{show(r)}</td>)}
+                    </tr>
+                  ))}
+                </tbody>
+              </table>
+            </div>
+            <nav class="pager" aria-label="pages">
+              <button disabled={offset === 0} onClick={() => setOffset(Math.max(0, offset - SIZE))}>← previous</button>
+              <span>{whole(offset + 1)} to {whole(Math.min(offset + SIZE, page.total))} of {whole(page.total)}</span>
+              <button disabled={offset + SIZE >= page.total} onClick={() => setOffset(offset + SIZE)}>next →</button>
+            </nav>
+          </>
+        )}
+      </Load>
+    </section>
+  );
+}

@@ -1,0 +1,131 @@
+// One latent: examples by interval, direct logits, histogram, neighbours, and a box to try a text.
+import { useEffect, useState } from "preact/hooks";
+import { ask, type Encoded, type Example, type Latent } from "./api";
+import { Load } from "./load";
+import { percent, quoted, short, whole } from "./format";
+import { Tokens } from "./tokens";
+
+function Logits({ title, pairs }: { title: string; pairs: [string, number][] }) {
+  const most = Math.max(...pairs.map(([, v]) => Math.abs(v)), 1e-9);
+  return (
+    <div>
+      <h3>{title}</h3>
+      <ol class="logits">
+        {pairs.map(([token, value]) => (
+          <li style={{ "--w": `${(100 * Math.abs(value)) / most}%` }}><span class="token">{quoted(token)}</span><span class="num">{value.toFixed(2)}</span></li>
+        ))}
+      </ol>
+    </div>
+  );
+}
+
+function Histogram({ counts, max }: { counts: number[]; max: number }) {
+  const tallest = Math.max(...counts.map((c) => Math.log1p(c)), 1e-9);
+  const w = 280 / counts.length;
+  return (
+    <figure>
+      <svg viewBox="0 0 280 84" role="img" aria-label={`histogram of ${counts.reduce((a, b) => a + b, 0)} activations, log scale`}>
+        {counts.map((c, i) => {
+          const h = (64 * Math.log1p(c)) / tallest;
+          return <rect x={i * w} y={66 - h} width={w - 1} height={h} data-tip={`${short((i / counts.length) * max)} to ${short(((i + 1) / counts.length) * max)}: ${whole(c)}`} />;
+        })}
+        <line x1="0" y1="66.5" x2="280" y2="66.5" />
+        <text x="0" y="80">0</text>
+        <text x="280" y="80" text-anchor="end">{short(max)}</text>
+      </svg>
+      <figcaption class="faint small">activations where it fires (counts on a log scale)</figcaption>
+    </figure>
+  );
+}
+
+function Try({ latent }: { latent: Latent }) {
+  const [text, setText] = useState("");
+  const [state, setState] = useState<{ example?: Example; error?: string; busy?: boolean; most?: number }>({});
+  const run = async (event: Event) => {
+    event.preventDefault();
+    setState({ busy: true });
+    try {
+      const found = await ask<Encoded>("/api/encode", { source: latent.source, text });
+      const values = found.tokens.map((t) => t.active.find(([j]) => j === latent.latent)?.[1] ?? 0);
+      const scale = Math.max(latent.max_activation, ...values, 1e-9);
+      const fired = values.map((v, i) => [i, Math.round((255 * v) / scale)] as [number, number]).filter(([, v]) => v > 0);
+      const peak = values.indexOf(Math.max(...values));
+      setState({ example: { tokens: found.tokens.map((t) => t.text), fired, peak }, most: scale });
+    } catch (e) {
+      setState({ error: (e as Error).message });
+    }
+  };
+  return (
+    <form class="try" onSubmit={run}>
+      <label for="try">Try a text</label>
+      <div class="row">
+        <input id="try" value={text} onInput={(e) => setText(e.currentTarget.value)} placeholder="Type something that might activate it" />
+        <button disabled={state.busy || !text.trim()}>{state.busy ? "…" : "Run"}</button>
+      </div>
+      {state.error && <p class="notice error" role="alert">{state.error}</p>}
+      {state.example && (state.example.fired.length ? <Tokens example={state.example} max={state.most ?? 1} /> : <p class="faint">It does not fire on this text.</p>)}
+    </form>
+  );
+}
+
+function View({ latent: f }: { latent: Latent }) {
+  const [top, ...rest] = f.groups;
+  return (
+    <div class="feature">
+      <aside class="panel">
+        {f.top.length > 0 && <div class="pair"><Logits title="Promotes" pairs={f.top} /><Logits title="Suppresses" pairs={f.bottom} /></div>}
+        {f.histogram.length > 0 && <Histogram counts={f.histogram} max={f.max_activation} />}
+        <h3>Nearest latents</h3>
+        <ul class="near">
+          {f.neighbours.map(([j, cosine, density]) => (
+            <li><a href={`#/s/${encodeURIComponent(f.source)}/${j}`}>{j}</a><span class="num" data-tip="decoder cosine">{cosine.toFixed(2)}</span><span class="num faint" data-tip="density">{percent(density)}</span></li>
+          ))}
+        </ul>
+      </aside>
+      <div>
+        <Try latent={f} />
+        {!top && <p class="notice">This latent never fired in the corpus: there is nothing to show.</p>}
+        {top && <h3>Strongest <span class="faint">{short(top.low)} to {short(top.high)}</span></h3>}
+        {top?.examples.map((e) => <Tokens example={e} max={f.max_activation} />)}
+        {rest.map((g) => (
+          <details open>
+            <summary><h3>{short(g.low)} to {short(g.high)} <span class="faint">{percent(g.share)} of its firings</span></h3></summary>
+            {g.examples.map((e) => <Tokens example={e} max={f.max_activation} />)}
+          </details>
+        ))}
+      </div>
+    </div>
+  );
+}
+
+export function Feature({ source, latent }: { source: string; latent: number }) {
+  const base = `#/s/${encodeURIComponent(source)}`;
+  useEffect(() => {
+    const onKey = (e: KeyboardEvent) => {
+      if (e.target instanceof HTMLInputElement || e.target instanceof HTMLTextAreaElement || e.ctrlKey || e.metaKey) return;
+      if (e.key === "j") location.hash = `${base}/${latent + 1}`;
+      if (e.key === "k" && latent > 0) location.hash = `${base}/${latent - 1}`;
+      if (e.key === "/") { e.preventDefault(); document.getElementById("try")?.focus(); }
+    };
+    addEventListener("keydown", onKey);
+    return () => removeEventListener("keydown", onKey);
+  }, [source, latent]);
+  return (
+    <Load<Latent> path={`/api/sources/${encodeURIComponent(source)}/latents/${latent}`}>
+      {(f) => (
+        <section>
+          <header class="bar">
+            <h1><a href={base}>{source}</a> <span class="faint">/</span> {f.latent}</h1>
+            <p class="facts">
+              <span data-tip="share of tokens on which it fires">density {percent(f.density)}</span>
+              <span data-tip="largest activation seen">max {short(f.max_activation)}</span>
+              <span data-tip="smallest Matryoshka prefix that contains it">level {f.level}</span>
+              <span class="keys"><kbd>j</kbd> next <kbd>k</kbd> previous <kbd>/</kbd> try</span>
+            </p>
+          </header>
+          <View latent={f} />
+        </section>
+      )}
+    </Load>
+  );
+}

@@ -1,0 +1,78 @@
+// Text in, active latents out: pooled over the text, or of one token.
+import { useState } from "preact/hooks";
+import { ask, type Encoded, type Source } from "./api";
+import { Load } from "./load";
+import { quoted, short } from "./format";
+
+type Sum = { latent: number; sum: number; max: number; tokens: number };
+
+function pooled(found: Encoded, token: number | null): Sum[] {
+  const by = new Map<number, Sum>();
+  found.tokens.forEach((t, i) => {
+    if (token !== null && token !== i) return;
+    for (const [latent, value] of t.active) {
+      const s = by.get(latent) ?? { latent, sum: 0, max: 0, tokens: 0 };
+      by.set(latent, { latent, sum: s.sum + value, max: Math.max(s.max, value), tokens: s.tokens + 1 });
+    }
+  });
+  return [...by.values()].sort((a, b) => b.max - a.max).slice(0, 60);
+}
+
+function Result({ found }: { found: Encoded }) {
+  const [token, setToken] = useState<number | null>(null);
+  const rows = pooled(found, token);
+  const most = Math.max(...rows.map((r) => r.max), 1e-9);
+  const base = `#/s/${encodeURIComponent(found.source)}`;
+  return (
+    <>
+      <p class="pick" role="group" aria-label="tokens">
+        {found.tokens.map((t, i) => (
+          <button class={i === token ? "on" : ""} disabled={!t.ordinary} data-tip={`${t.active.length} active latents`} onClick={() => setToken(i === token ? null : i)}>{quoted(t.text)}</button>
+        ))}
+      </p>
+      {found.cut > 0 && <p class="notice">The last {found.cut} tokens were left out: the first {found.tokens.length} are read.</p>}
+      <p class="faint">{token === null ? "Strongest latents over the whole text; choose a token to see its own." : `Latents of token ${token}, ${quoted(found.tokens[token]!.text)}.`}</p>
+      <ol class="logits wide">
+        {rows.map((r) => (
+          <li style={{ "--w": `${(100 * r.max) / most}%` }}>
+            <a href={`${base}/${r.latent}`}>{r.latent}</a><span class="num">{short(r.max)}</span><span class="num faint">{r.tokens} token{r.tokens > 1 ? "s" : ""}</span>
+          </li>
+        ))}
+      </ol>
+      {rows.length === 0 && <p class="notice">No latent is active here.</p>}
+    </>
+  );
+}
+
+export function Text() {
+  const [text, setText] = useState("The Eiffel Tower stands in the centre of Paris.");
+  const [state, setState] = useState<{ found?: Encoded; error?: string; busy?: boolean }>({});
+  const run = async (event: SubmitEvent) => {
+    event.preventDefault();
+    const source = String(new FormData(event.currentTarget as HTMLFormElement).get("source"));
+    setState({ busy: true });
+    try {
+      setState({ found: await ask<Encoded>("/api/encode", { source, text }) });
+    } catch (e) {
+      setState({ error: (e as Error).message });
+    }
+  };
+  return (
+    <section>
+      <h1>Text to latents</h1>
+      <Load<Source[]> path="/api/sources">
+        {(sources) => (
+          <form class="try" onSubmit={run}>
+            <textarea aria-label="text" rows={4} value={text} onInput={(e) => setText(e.currentTarget.value)} />
+            <div class="row">
+              <select name="source" aria-label="dictionary">{sources.map((s) => <option>{s.name}</option>)}</select>
+              <button disabled={state.busy || !text.trim()}>{state.busy ? "Running…" : "Find active latents"}</button>
+            </div>
+          </form>
+        )}
+      </Load>
+      {state.error && <p class="notice error" role="alert">{state.error}</p>}
+      {state.found && <Result found={state.found} />}
+    </section>
+  );
+}

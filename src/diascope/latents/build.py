@@ -1,0 +1,137 @@
+"""Build an index: firings to records, one source a dictionary, written beside and renamed as a whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+
+from diascope.config import to_data
+from diascope.dictionaries import Dictionary
+from diascope.latents.examples import Chunk, Firings, groups, sweep
+from diascope.latents.logits import direct_logits, neighbours
+from diascope.latents.store import FORMAT, Example, ExampleGroup, Record, write_source
+from diascope.models import Model
+from diascope.storage.files import commit_folder
+from diascope.tokens import Sequences
+
+BEFORE, AFTER = 24, 12  # tokens of context around the peak
+BINS = 40
+
+
+def build_index(
+    model: Model,
+    dictionaries: dict[str, Dictionary],
+    sequences: Sequences,
+    rows: Iterable[Chunk],
+    folder: str | Path,
+    *,
+    total_rows: int = 0,
+    progress: Callable[[int, int, str], None] = lambda done, total, note: None,
+) -> Path:
+    """Write an index of `dictionaries` over `rows` (from `live_rows` or `stored_rows` of `sequences`) to `folder`.
+
+    Examples come from one sweep; direct logits are ranked among the tokens of the corpus.
+    """
+    firings = sweep(dictionaries, rows, progress=lambda done: progress(done, total_rows, "finding firings"))
+    seen = torch.from_numpy(np.unique(sequences.tokens)).long()
+    shown: set[int] = set(seen.tolist())
+    with commit_folder(folder, overwrite=True) as work:
+        (work / "corpus").mkdir()
+        np.save(work / "corpus" / "tokens.npy", sequences.tokens)
+        for number, (name, d) in enumerate(dictionaries.items()):
+            progress(0, d.d_sae, f"{name}: logits and neighbours")
+            logits, near = _logits(model, d, seen), neighbours(d)
+            records = []
+            for j in range(d.d_sae):
+                if j % 512 == 0:
+                    progress(j, d.d_sae, f"{name}: packing examples")
+                records.append(msgspec.msgpack.encode(_record(firings[name], sequences, j, logits, near)))
+            progress(d.d_sae, d.d_sae, f"{name}: packing examples")
+            write_source(work / "sources" / str(number), _meta(name, d, firings[name], len(seen)), _columns(d, firings[name], logits, near), records)
+        strings = {str(t): model.tokenizer.decode([t]) for t in sorted(shown)}
+        (work / "corpus" / "strings.json").write_text(json.dumps(strings, ensure_ascii=False), encoding="utf-8")
+        meta = {"format": FORMAT, "model": model.name, "documents": len(sequences.names), "tokens": int(sequences.tokens.size)}
+        (work / "index.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
+    return Path(folder)
+
+
+def _logits(model: Model, d: Dictionary, seen: torch.Tensor) -> dict[str, np.ndarray]:
+    if d.config.d_out != model.d_model or d.site_out.kind == "attn_out":
+        return {}
+    return {k: v.numpy() for k, v in direct_logits(model, d, vocabulary=seen).items()}
+
+
+def _record(
+    firings: Firings, sequences: Sequences, latent: int, logits: dict[str, np.ndarray], near: tuple[torch.Tensor, torch.Tensor]
+) -> Record:
+    here = firings.of(latent)
+    activation = firings.activation[here]
+    high = float(activation[0]) if len(activation) else 0.0
+    histogram = np.histogram(activation, bins=BINS, range=(0, high))[0].tolist() if len(activation) else []
+    T = sequences.tokens.shape[1]
+    place = firings.sequence[here].astype(np.int64) * T + firings.position[here]
+    order = np.argsort(place)
+    shown = [
+        ExampleGroup(g.label, g.low, g.high, g.share, [_example(firings, sequences, e, place[order], activation[order], high) for e in g.entries])
+        for g in groups(firings, sequences, latent)
+    ]
+    pairs = {side: list(zip(logits[side][latent].tolist(), _rounded(logits[f"{side}_logits"][latent]), strict=True)) for side in ("top", "bottom")} if logits else {}
+    close = list(zip(near[0][latent].tolist(), _rounded(near[1][latent].numpy()), strict=True))
+    return Record(shown, histogram, pairs.get("top", []), pairs.get("bottom", []), close)
+
+
+def _example(
+    firings: Firings, sequences: Sequences, entry: int, place: np.ndarray, activation: np.ndarray, high: float
+) -> Example:
+    """The stretch around one firing, inside its own document."""
+    s, p = int(firings.sequence[entry]), int(firings.position[entry])
+    T = sequences.tokens.shape[1]
+    piece = p - int(sequences.positions[s, p])  # where this document's piece begins (its BOS)
+    first = max(piece + 1, p - BEFORE) if p > piece else p
+    restart = np.flatnonzero(sequences.positions[s, p + 1 : p + 1 + AFTER] == 0)
+    last = min(p + AFTER, T - 1, p + int(restart[0]) if len(restart) else T - 1)
+    low, up = np.searchsorted(place, [s * T + first, s * T + last + 1])
+    offsets = (place[low:up] - (s * T + first)).tolist()
+    levels = np.clip(np.rint(activation[low:up] / high * 255), 1, 255).astype(int).tolist()
+    return Example(s, first, last - first + 1, p - first, list(zip(offsets, levels, strict=True)))
+
+
+def _columns(d: Dictionary, firings: Firings, logits: dict[str, np.ndarray], near: tuple[torch.Tensor, torch.Tensor]) -> dict[str, np.ndarray]:
+    count = np.diff(firings.start)
+    alive = count > 0
+    first = np.minimum(firings.start[:-1], max(len(firings.activation) - 1, 0))
+    total = np.add.reduceat(np.append(firings.activation, 0.0), firings.start[:-1])
+    prefixes = np.array(d.config.matryoshka.prefixes if d.config.matryoshka else [d.d_sae])
+    columns = {
+        "density": count / max(firings.tokens, 1),
+        "max_activation": np.where(alive, firings.activation[first], 0.0),
+        "mean_activation": np.where(alive, total / np.maximum(count, 1), 0.0),
+        "level": np.searchsorted(prefixes, np.arange(d.d_sae), side="right") + 1,
+        "nearest": near[1][:, 0].numpy(),
+        "threshold": d.threshold.numpy(),
+    }
+    if logits:
+        columns["top_logit"] = logits["top_logits"][:, 0]
+        columns["top_token"] = logits["top"][:, 0]
+    return {k: v.astype(np.int32 if k in ("level", "top_token") else np.float32) for k, v in columns.items()}
+
+
+def _meta(name: str, d: Dictionary, firings: Firings, vocabulary: int) -> dict[str, Any]:
+    return {
+        "name": name,
+        "config": to_data(d.config),
+        "card": d.card,
+        "provenance": d.provenance,
+        "tokens_swept": firings.tokens,
+        "logit_vocabulary": vocabulary,
+    }
+
+
+def _rounded(values: np.ndarray) -> list[float]:
+    return [round(float(v), 4) for v in values]

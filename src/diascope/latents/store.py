@@ -1,0 +1,120 @@
+"""The index on disk: packed records that point into one shared token corpus, and columns for browsing.
+
+    <index>/index.json                  format, model, sources
+            corpus/tokens.npy           [N, T] int32
+                   strings.json         {token id: text} of every token that is shown
+            sources/<k>/source.json     name, dictionary config, card, notes on how things were computed
+                        columns.npz     one array [S] a column: density, max_activation, level, ...
+                        records.bin     one msgpack record a latent, back to back
+                        offsets.npy     [S + 1] uint64
+
+An example is (sequence, first token, length, position of the peak, [(token offset, activation / max in 1..255)]): a few
+dozen bytes. Source folders are numbers, so a name from a request never becomes a path. Reading needs no torch.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from diascope.storage.files import read_json
+
+FORMAT = "diascope-index-1"
+
+
+class Example(msgspec.Struct, array_like=True):
+    """One stretch of text on which the latent fires; activations are in 255ths of the latent's maximum."""
+
+    sequence: int
+    first: int
+    length: int
+    peak: int  # offset of the peak from `first`
+    fired: list[tuple[int, int]]
+
+
+class ExampleGroup(msgspec.Struct, array_like=True):
+    """Examples from one interval of activation, and the share of all firings that it holds."""
+
+    label: str
+    low: float
+    high: float
+    share: float
+    examples: list[Example]
+
+
+class Record(msgspec.Struct, array_like=True):
+    """Everything that a feature page shows beyond the columns."""
+
+    groups: list[ExampleGroup]
+    histogram: list[int]  # firings in equal bins of (0, max]
+    top: list[tuple[int, float]]  # (token id, logit)
+    bottom: list[tuple[int, float]]
+    neighbours: list[tuple[int, float]]  # (latent, decoder cosine)
+
+
+class Source:
+    """One dictionary's latents in an index."""
+
+    def __init__(self, folder: Path) -> None:
+        self.meta: dict[str, Any] = read_json(folder / "source.json")
+        self.name: str = self.meta["name"]
+        with np.load(folder / "columns.npz") as columns:
+            self.columns: dict[str, np.ndarray] = {k: columns[k] for k in columns.files}
+        self._offsets = np.load(folder / "offsets.npy")
+        self._records = np.memmap(folder / "records.bin", dtype=np.uint8, mode="r")
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def record(self, latent: int) -> Record:
+        """The record of `latent`; IndexError outside 0..S-1."""
+        if not 0 <= latent < len(self):
+            raise IndexError(f"{self.name} has latents 0 to {len(self) - 1}, not {latent}")
+        raw = self._records[int(self._offsets[latent]) : int(self._offsets[latent + 1])]
+        return msgspec.msgpack.decode(raw.tobytes(), type=Record)
+
+    def browse(
+        self, *, sort: str = "density", descending: bool = True, offset: int = 0, limit: int = 50, alive: bool = True
+    ) -> tuple[int, np.ndarray]:
+        """(how many latents there are in the view, the latents on this stretch of it), sorted by a column."""
+        if sort != "latent" and sort not in self.columns:
+            raise KeyError(f"no column {sort!r}: there are latent, {', '.join(self.columns)}")
+        chosen = np.flatnonzero(self.columns["density"] > 0) if alive else np.arange(len(self))
+        key = chosen if sort == "latent" else self.columns[sort][chosen]
+        order = np.argsort(-key if descending else key, kind="stable")
+        return len(chosen), chosen[order[offset : offset + limit]]
+
+
+class Index:
+    """An index folder, opened for reading."""
+
+    def __init__(self, folder: str | Path) -> None:
+        folder = Path(folder)
+        if not (folder / "index.json").exists():
+            raise ValueError(f"{folder} is no index: it has no index.json (diascope demo builds one)")
+        self.meta: dict[str, Any] = read_json(folder / "index.json")
+        if self.meta.get("format") != FORMAT:
+            raise ValueError(f"{folder} has format {self.meta.get('format')!r}, this version reads {FORMAT}: build it again")
+        self.tokens = np.load(folder / "corpus" / "tokens.npy", mmap_mode="r")
+        strings = json.loads((folder / "corpus" / "strings.json").read_text(encoding="utf-8"))
+        self.strings: dict[int, str] = {int(k): v for k, v in strings.items()}
+        self.sources = {s.name: s for s in (Source(p) for p in sorted(folder.glob("sources/*"), key=lambda p: int(p.name)))}
+
+    def text(self, token: int) -> str:
+        """A token as text."""
+        return self.strings.get(int(token), f"<{token}>")
+
+
+def write_source(folder: Path, meta: dict[str, Any], columns: dict[str, np.ndarray], records: list[bytes]) -> None:
+    """Write one source's files into `folder`."""
+    folder.mkdir(parents=True)
+    offsets = np.zeros(len(records) + 1, np.uint64)
+    np.cumsum([len(r) for r in records], out=offsets[1:])
+    np.save(folder / "offsets.npy", offsets)
+    (folder / "records.bin").write_bytes(b"".join(records))
+    np.savez(folder / "columns.npz", **columns)  # type: ignore[arg-type]
+    (folder / "source.json").write_text(json.dumps(meta, indent=1, sort_keys=True), encoding="utf-8")

@@ -1,0 +1,320 @@
+"""A model to look into: tokens in, vectors at sites out, edits in between.
+
+One forward pass serves any number of sites. The pass runs the trunk alone (no unembedding) and, when only reading,
+stops after the deepest block that is asked for. Hooks are put on for one call and taken off again; a function's
+positions are masked by token, so special tokens are neither rows nor edited.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from diascope.edits import Edit
+from diascope.models.parts import Parts, address, find_parts, width
+from diascope.sites import Site
+
+
+class _Stop(Exception):
+    """Raised inside a forward pass when everything asked for has been read."""
+
+
+class Capture(dict):
+    """Vectors by site, `[B, T, d]`, with the tokens they belong to. Keys may be Sites or names in any dialect."""
+
+    def __init__(self, tokens: Tensor, attention: Tensor, mask: Tensor) -> None:
+        super().__init__()
+        self.tokens = tokens  # [B, T]
+        self.attention = attention  # [B, T] bool: not padding
+        self.mask = mask  # [B, T] bool: not padding and not a special token
+
+    def __missing__(self, key: str | Site) -> Tensor:
+        site = Site.parse(key)
+        if site not in self:
+            raise KeyError(f"{site} was not captured: the sites here are {', '.join(map(str, self))}")
+        return self[site]
+
+
+class Model:
+    """A decoder with its tokenizer. `module` stays the plain Hugging Face object; nothing in it is replaced."""
+
+    def __init__(self, module: nn.Module, tokenizer: Any, name: str) -> None:
+        self.module = module.eval()
+        self.tokenizer = tokenizer
+        self.name = name
+        self.parts: Parts = find_parts(module)
+        self.special_ids = frozenset(tokenizer.all_special_ids) if tokenizer is not None else frozenset()
+        self._edits: list[Edit] = []
+
+    # -- facts ---------------------------------------------------------------------------------------------------
+    @property
+    def n_layers(self) -> int:
+        return len(self.parts.blocks)
+
+    @property
+    def d_model(self) -> int:
+        return int(self.parts.config.hidden_size)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parts.trunk.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(p.dtype for p in self.parts.trunk.parameters() if p.is_floating_point())
+
+    @property
+    def bos_id(self) -> int | None:
+        """The token that opens a document; None when the tokenizer has none."""
+        return self.tokenizer.bos_token_id
+
+    def width(self, site: str | Site) -> int:
+        """The length of the vector at `site`; ValueError if the model lacks it."""
+        site = Site.parse(site)
+        address(self.parts, site)
+        return width(self.parts, site)
+
+    # -- tokens --------------------------------------------------------------------------------------------------
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of `text`, opened by exactly one BOS (where there is one), also when the text already has it."""
+        ids = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        bos = self.bos_id
+        if bos is None:
+            return ids
+        while ids and ids[0] == bos:
+            ids.pop(0)
+        return [bos, *ids]
+
+    def chat_tokens(self, messages: Sequence[dict[str, str]], *, answer_next: bool = True) -> list[int]:
+        """Token ids of a conversation by the tokenizer's chat template, never with a second BOS."""
+        if not getattr(self.tokenizer, "chat_template", None):
+            raise ValueError(f"{self.name} has no chat template: it is a base model, pass plain text")
+        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=answer_next)
+        ids = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        while len(ids) > 1 and ids[0] == ids[1] == self.bos_id:
+            ids.pop(0)
+        return ids
+
+    def batch(self, texts_or_tokens: Any, *, padding_side: str = "right") -> tuple[Tensor, Tensor]:
+        """Token ids [B, T] and attention mask [B, T] (bool) of a text, texts, id lists or an id tensor."""
+        if isinstance(texts_or_tokens, Tensor):
+            tokens = texts_or_tokens if texts_or_tokens.ndim == 2 else texts_or_tokens[None]
+            return tokens.to(self.device), torch.ones_like(tokens, dtype=torch.bool, device=self.device)
+        if isinstance(texts_or_tokens, str):
+            texts_or_tokens = [texts_or_tokens]
+        if texts_or_tokens and isinstance(texts_or_tokens[0], int):
+            texts_or_tokens = [texts_or_tokens]
+        rows = [self.tokenize(t) if isinstance(t, str) else list(t) for t in texts_or_tokens]
+        if not rows or not all(rows):
+            raise ValueError("nothing to read: pass at least one non-empty text or token list")
+        longest = max(map(len, rows))
+        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
+        tokens = torch.full((len(rows), longest), pad)
+        attention = torch.zeros(len(rows), longest, dtype=torch.bool)
+        for i, row in enumerate(rows):
+            where = slice(0, len(row)) if padding_side == "right" else slice(longest - len(row), longest)
+            tokens[i, where] = torch.tensor(row)
+            attention[i, where] = True
+        return tokens.to(self.device), attention.to(self.device)
+
+    def ordinary(self, tokens: Tensor) -> Tensor:
+        """True where a token [..., T] is not special (BOS, EOS, padding, turn markers)."""
+        special = torch.tensor(sorted(self.special_ids), device=tokens.device, dtype=tokens.dtype)
+        return ~torch.isin(tokens, special)
+
+    # -- reading -------------------------------------------------------------------------------------------------
+    @torch.no_grad()
+    def capture(
+        self,
+        texts_or_tokens: Any,
+        sites: str | Site | Iterable[str | Site],
+        *,
+        positions: Tensor | None = None,
+        padding_side: str = "right",
+    ) -> Capture:
+        """Vectors at `sites` in one forward pass that stops after the deepest of them.
+
+        `positions` [B, T] are position ids for packed rows: where they restart, attention does not look back.
+        Returns a Capture: {site: [B, T, d]} in the model's dtype, with `.tokens`, `.attention` and `.mask`.
+        Raises ValueError for a site that the model lacks.
+        """
+        wanted = [Site.parse(s) for s in ([sites] if isinstance(sites, (str, Site)) else sites)]
+        tokens, attention = self.batch(texts_or_tokens, padding_side=padding_side)
+        out = Capture(tokens, attention, attention & self.ordinary(tokens))
+        with self._reading(wanted, out, stop=True), contextlib.suppress(_Stop):
+            self._trunk(tokens, attention, positions)
+        return out
+
+    @torch.no_grad()
+    def hidden(self, texts_or_tokens: Any, *, positions: Tensor | None = None) -> Tensor:
+        """The trunk's last hidden state after the final norm, [B, T, d_model]: what the unembedding reads."""
+        tokens, attention = self.batch(texts_or_tokens)
+        return self._trunk(tokens, attention, positions)
+
+    def logits_of(self, hidden: Tensor) -> Tensor:
+        """Logits [..., vocab] of hidden states [..., d_model], with the architecture's scaling and soft cap."""
+        if self.parts.unembedding is None:
+            raise ValueError(f"{self.name} has no unembedding")
+        logits = self.parts.unembedding(hidden.to(self.dtype))
+        config = self.parts.config
+        if scale := getattr(config, "logit_scale", None):
+            logits = logits * scale
+        if scaling := getattr(config, "logits_scaling", None):
+            logits = logits / scaling
+        if cap := getattr(config, "final_logit_softcapping", None):
+            logits = torch.tanh(logits / cap) * cap
+        return logits
+
+    def logits(self, texts_or_tokens: Any) -> Tensor:
+        """Logits [B, T, vocab]. Costs more than the trunk in small models with large vocabularies."""
+        with torch.no_grad():
+            return self.logits_of(self.hidden(texts_or_tokens))
+
+    @property
+    def unembedding(self) -> Tensor:
+        """W_U [vocab, d_model], without the final norm."""
+        if self.parts.unembedding is None:
+            raise ValueError(f"{self.name} has no unembedding")
+        return self.parts.unembedding.weight.detach()
+
+    def final_norm_gain(self) -> Tensor:
+        """The gain [d_model] of the final norm, so that a direction's logits are W_U (gain * direction)."""
+        names = ("norm", "ln_f", "final_layer_norm")
+        norm = next((m for n, m in self.parts.trunk.named_children() if n in names), None)
+        if norm is None:
+            raise ValueError(f"no final norm among the trunk's children (looked for {', '.join(names)})")
+        gain = norm.weight.detach().float()
+        return 1 + gain if "gemma" in type(norm).__name__.lower() else gain  # Gemma's RMSNorm multiplies by 1 + w
+
+    # -- editing -------------------------------------------------------------------------------------------------
+    @contextlib.contextmanager
+    def edit(self, *edits: Edit) -> Iterator[Model]:
+        """Apply `edits` to every forward pass inside the block."""
+        for e in edits:
+            address(self.parts, e.read), address(self.parts, e.write)
+        self._edits.extend(edits)
+        try:
+            yield self
+        finally:
+            del self._edits[len(self._edits) - len(edits) :]
+
+    def splice(self, dictionary: Any, *, keep_error: bool = True) -> contextlib.AbstractContextManager[Model]:
+        """Run with the dictionary's output in place of the model's own; with `keep_error` the difference is added back."""
+        return self.edit(dictionary.splice(keep_error=keep_error))
+
+    @torch.no_grad()
+    def generate(
+        self, prompt: Any, *, max_new_tokens: int = 32, edits: Sequence[Edit] = (), temperature: float = 0.0, seed: int = 0
+    ) -> str:
+        """Continue `prompt` (a text or token ids), greedily at temperature 0; edits act on every decode step.
+
+        Each edit's `applied` then holds the number of positions it changed, one entry a forward pass.
+        """
+        tokens, attention = self.batch(prompt)
+        draw = torch.Generator(self.device).manual_seed(seed)
+        past, new, mask = None, [], attention
+        step = tokens
+        ends = self.module.generation_config.eos_token_id if hasattr(self.module, "generation_config") else None
+        ends = set(ends) if isinstance(ends, list) else {ends, self.tokenizer.eos_token_id}
+        with self.edit(*edits):
+            for _ in range(max_new_tokens):
+                with self._editing(step, mask[:, -step.shape[1] :]):
+                    out = self.parts.trunk(input_ids=step, attention_mask=mask.long(), past_key_values=past, use_cache=True)
+                past = out.past_key_values
+                logits = self.logits_of(out.last_hidden_state[:, -1]).float()[0]
+                if temperature > 0:
+                    token = int(torch.multinomial((logits / temperature).softmax(-1), 1, generator=draw))
+                else:
+                    token = int(logits.argmax())
+                if token in ends:
+                    break
+                new.append(token)
+                step = torch.tensor([[token]], device=self.device)
+                mask = torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
+        return self.tokenizer.decode(new)
+
+    # -- machinery -----------------------------------------------------------------------------------------------
+    def _trunk(self, tokens: Tensor, attention: Tensor, positions: Tensor | None) -> Tensor:
+        arguments: dict[str, Any] = {"input_ids": tokens, "use_cache": False}
+        if positions is not None:
+            # transformers reads restarting position ids without a mask as packed documents and keeps them apart
+            arguments["position_ids"] = positions.to(self.device)
+        else:
+            arguments["attention_mask"] = None if bool(attention.all()) else attention.long()
+            arguments["position_ids"] = (attention.long().cumsum(-1) - 1).clamp_min(0)
+        if "position_ids" not in _signature(self.parts.trunk):
+            arguments.pop("position_ids")
+        with self._editing(tokens, attention):
+            return self.parts.trunk(**arguments).last_hidden_state
+
+    @contextlib.contextmanager
+    def _reading(self, sites: list[Site], out: Capture, *, stop: bool) -> Iterator[None]:
+        deepest = max((s.layer for s in sites), default=-1)
+        handles = [self._on(site, lambda value, s=site: out.__setitem__(s, value.detach())) for site in sites]
+
+        def stop_here(module: nn.Module, args: Any, output: Any) -> None:
+            raise _Stop
+
+        try:
+            if stop and sites:
+                # registered after the readers, so the deepest block's own output is read before it stops
+                handles.append(self.parts.blocks[deepest].register_forward_hook(stop_here))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @contextlib.contextmanager
+    def _editing(self, tokens: Tensor, attention: Tensor) -> Iterator[None]:
+        handles, seen = [], {}
+        ordinary = (attention & self.ordinary(tokens))[..., None]
+        everywhere = attention[..., None]
+        try:
+            for edit in self._edits:
+                where = everywhere if edit.special else ordinary
+                if edit.read != edit.write:
+                    handles.append(self._on(edit.read, lambda value, s=edit.read: seen.__setitem__(s, value)))
+
+                def write(value: Tensor, edit: Edit = edit, where: Tensor = where) -> Tensor:
+                    x = seen[edit.read] if edit.read != edit.write else value
+                    edit.applied.append(int(where.sum()))
+                    return torch.where(where, edit.function(x, value).to(value.dtype), value)
+
+                handles.append(self._on(edit.write, write))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _on(self, site: Site, function: Any) -> Any:
+        """Call `function` with the vector at `site`; a Tensor that it returns takes the vector's place."""
+        module, side = address(self.parts, site)
+        if side == "input":
+
+            def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+                value = args[0] if args else kwargs["hidden_states"]
+                new = function(value)
+                if isinstance(new, Tensor):
+                    return ((new, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": new})
+                return None
+
+            return module.register_forward_pre_hook(before, with_kwargs=True)
+
+        def after(module: nn.Module, args: Any, output: Any) -> Any:
+            value = output[0] if isinstance(output, tuple) else output
+            new = function(value)
+            if isinstance(new, Tensor):
+                return (new, *output[1:]) if isinstance(output, tuple) else new
+            return None
+
+        return module.register_forward_hook(after)
+
+
+def _signature(module: nn.Module) -> set[str]:
+    import inspect
+
+    return set(inspect.signature(module.forward).parameters)

@@ -1,0 +1,90 @@
+"""The field's basic quantities, each written once: mergeable moments, FVU, and bootstrap intervals over documents.
+
+FVU is the fraction of variance unexplained about the *global* mean of the target,
+
+    FVU = sum_rows |y - y_hat|^2 / sum_rows |y - mu|^2,
+
+summed in float64. Per-token or per-batch variants of the same name differ by up to 30 % on one dictionary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Moments:
+    """Count, mean and centred sum of squares a dimension, in float64; two of them merge exactly (Chan et al. 1979)."""
+
+    n: int
+    mean: Tensor  # [d]
+    m2: Tensor  # [d], sum of (x - mean)^2
+
+    @classmethod
+    def empty(cls, d: int) -> Moments:
+        return cls(0, torch.zeros(d, dtype=torch.float64), torch.zeros(d, dtype=torch.float64))
+
+    @classmethod
+    def of(cls, rows: Tensor) -> Moments:
+        """The moments of `rows` [n, d]."""
+        x = rows.to(torch.float64)
+        mean = x.mean(0)
+        return cls(len(x), mean, (x - mean).square().sum(0))
+
+    def merge(self, other: Moments) -> Moments:
+        """The moments of both sets of rows together."""
+        n = self.n + other.n
+        if n == 0:
+            return self
+        delta = other.mean - self.mean
+        mean = self.mean + delta * (other.n / n)
+        return Moments(n, mean, self.m2 + other.m2 + delta.square() * (self.n * other.n / n))
+
+    @property
+    def mean_square(self) -> float:
+        """E|x|^2, the mean squared norm of a row."""
+        return float(self.mean.square().sum() + self.m2.sum() / max(self.n, 1))
+
+    @property
+    def variance(self) -> Tensor:
+        """The population variance a dimension [d]."""
+        return self.m2 / max(self.n, 1)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with what it takes to believe it: how many rows, how many documents, and a 95 % interval."""
+
+    value: float
+    n: int
+    documents: int
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
+
+
+def ratio_over_documents(
+    numerator: np.ndarray, denominator: np.ndarray, documents: np.ndarray, *, draws: int = 1000, seed: int = 0
+) -> Estimate:
+    """sum(numerator) / sum(denominator) with a 95 % percentile interval from resampling whole documents.
+
+    All three are [rows]. Rows of one document are not independent, so documents are the unit that is resampled
+    (cluster bootstrap; Davison and Hinkley 1997, section 3.8). A mean is the ratio with denominator 1.
+    """
+    _, group = np.unique(documents, return_inverse=True)
+    n_docs = int(group.max()) + 1 if len(group) else 0
+    num = np.bincount(group, numerator.astype(np.float64), n_docs)
+    den = np.bincount(group, denominator.astype(np.float64), n_docs)
+    value = float(num.sum() / den.sum()) if den.sum() else float("nan")
+    if n_docs < 2:
+        return Estimate(value, len(numerator), n_docs, float("nan"), float("nan"))
+    counts = np.random.Generator(np.random.Philox(key=seed)).multinomial(n_docs, np.full(n_docs, 1 / n_docs), size=draws)
+    below = np.maximum(counts @ den, np.finfo(float).tiny)
+    low, high = np.percentile(counts @ num / below, [2.5, 97.5])
+    return Estimate(value, len(numerator), n_docs, float(low), float(high))

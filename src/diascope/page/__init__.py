@@ -1,0 +1,1 @@
+"""The built page (page/static, made from explorer/web by `make page`)."""

@@ -1,0 +1,211 @@
+"""Carry out a recipe: tokens -> harvest -> training -> dictionaries -> evaluation -> index, each stage resumable.
+
+    <workspace>/recipe.json             the whole config and its hash
+                spool/                  rows (activations.rows)
+                training/               log and checkpoint (training.loop)
+                dictionaries/<name>/    our artefact, with probe, provenance and card
+                gemma-scope-2/...       the same dictionaries in the release's layout
+                index/                  what the explorer reads
+A stage whose output stands complete is passed over, so the same command goes on where it was interrupted.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diascope.activations import RowReader
+from diascope.config import config_hash, to_data
+from diascope.dictionaries import Dictionary, load_dictionary, save_dictionary
+from diascope.dictionaries.formats.gemma_scope_2 import folder_name
+from diascope.evals import Evaluation, evaluate
+from diascope.harvest import Harvest, harvest
+from diascope.latents.build import build_index
+from diascope.latents.examples import counted, stored_rows
+from diascope.models import Model, load_model
+from diascope.storage.files import read_json, write_json
+from diascope.tokens import Corpus, Sequences, open_corpus, pack, split
+from diascope.training import TrainingRecipe, train_group
+
+Stage = Callable[[str, str], Callable[..., None]]  # (title, unit) -> progress(done, total, note)
+
+
+def quiet(title: str, unit: str) -> Callable[..., None]:
+    """No progress."""
+    return lambda *_: None
+
+
+@dataclass(frozen=True)
+class RunRecipe:
+    """A complete run."""
+
+    training: TrainingRecipe
+    """Dictionaries and how they are trained."""
+    name: str = "run"
+    """Name of the recipe that made this config."""
+    model: str = "gemma-3-270m"
+    """Subject: package alias, GGUF file, folder or hub id."""
+    dtype: str = "auto"
+    """Precision of the harvest: float32, bfloat16, or auto (bfloat16 where the processor multiplies it)."""
+    corpus: str = "wikipedia-sample"
+    """Training text: a packaged corpus, a .txt, .jsonl or .parquet file, or hf:<data set>."""
+    field: str = "text"
+    """Text column of jsonl, parquet and data sets."""
+    tokens: int = 250_000
+    """Tokens harvested, BOS included."""
+    context: int = 512
+    """Tokens a packed sequence."""
+    held_out: float = 0.05
+    """Share of documents never trained on, chosen by the hash of their names."""
+    eval_corpus: str = "wikipedia-passages"
+    """Evaluation text; "held-out" takes the training corpus's own held-out documents."""
+    eval_tokens: int = 16_384
+    """Tokens for L0, FVU, density."""
+    ce_tokens: int = 4_096
+    """Tokens for CE and KL; the unembedding costs more than the trunk."""
+    index_tokens: int = 131_072
+    """Tokens swept for the explorer's examples."""
+    seed: int = 0
+    """Seed of packing."""
+
+
+class Run:
+    """A recipe in a workspace. Each method is a stage; all of them may be called again."""
+
+    def __init__(self, recipe: RunRecipe, workspace: str | Path, stage: Stage = quiet) -> None:
+        self.recipe, self.workspace, self.stage = recipe, Path(workspace), stage
+        identity = {"hash": config_hash(recipe), "recipe": to_data(recipe)}
+        path = self.workspace / "recipe.json"
+        if path.exists() and read_json(path) != identity:
+            raise ValueError(
+                f"{self.workspace} holds a run of another recipe (other tokens or settings): choose another --workspace, or delete it"
+            )
+        self.workspace.mkdir(parents=True, exist_ok=True)
+        write_json(path, identity)
+        self._model: Model | None = None
+        self._corpus: Corpus | None = None
+        self._sequences: Sequences | None = None
+
+    # -- what the stages share, opened when first needed
+    @property
+    def model(self) -> Model:
+        if self._model is None:
+            say = self.stage("model", "")
+            self._model = load_model(self.recipe.model, dtype=self.recipe.dtype, progress=lambda line: say(0, 0, line))
+            say(1, 1, f"{self._model.name}, {str(self._model.dtype).removeprefix('torch.')}")
+        return self._model
+
+    @property
+    def corpus(self) -> Corpus:
+        if self._corpus is None:
+            say = self.stage("text", "")
+            say(0, 0, self.recipe.corpus)
+            self._corpus = open_corpus(self.recipe.corpus, field=self.recipe.field)
+            say(1, 1, f"{self._corpus.name}, {len(self._corpus.documents)} documents")
+        return self._corpus
+
+    @property
+    def sequences(self) -> Sequences:
+        if self._sequences is None:
+            documents, _ = split(self.corpus, held_out=self.recipe.held_out, seed=self.recipe.seed)
+            r = self.recipe
+            self._sequences = pack(self.model, documents, context=r.context, max_tokens=r.tokens, seed=r.seed)
+        return self._sequences
+
+    def folder(self, name: str) -> Path:
+        """Where the artefact of member `name` is."""
+        return self.workspace / "dictionaries" / name
+
+    @property
+    def names(self) -> list[str]:
+        return [m.name for m in self.recipe.training.members]
+
+    # -- stages
+    def harvest(self) -> RowReader:
+        """One pass of the model over the text, all sites of all members."""
+        plan = Harvest(tuple(map(str, self.recipe.training.sites())))
+        model, sequences = self.model, self.sequences
+        return harvest(model, sequences, plan, self.workspace / "spool", progress=self.stage("harvest", "tokens"))
+
+    def train(self) -> dict[str, Dictionary]:
+        """Dictionaries in both layouts; the finished ones are only loaded."""
+        if all(self.folder(n).exists() for n in self.names):
+            return {n: load_dictionary(self.folder(n)) for n in self.names}
+        reader = self.harvest()
+        progress = self.stage("train", "rows")
+        trained = train_group(self.recipe.training, reader, self.workspace / "training", model=self.recipe.model, progress=progress)
+        out = {}
+        for t in trained:
+            t.dictionary.provenance = self._provenance() | {"training": t.facts}
+            save_dictionary(t.dictionary, self.folder(t.recipe.name), probe=t.probe, overwrite=True)
+            theirs = self.workspace / "gemma-scope-2" / folder_name(t.dictionary.config)
+            save_dictionary(t.dictionary, theirs, format="gemma-scope-2", overwrite=True)
+            out[t.recipe.name] = t.dictionary
+        return out
+
+    def evaluate(self) -> dict[str, Evaluation] | None:
+        """Evaluate beside the controls and write the cards; None when the cards are there already."""
+        dictionaries = {n: load_dictionary(self.folder(n)) for n in self.names}
+        if all(d.card for d in dictionaries.values()):
+            return None
+        reader, r = RowReader(self.workspace / "spool"), self.recipe
+        sample = np.sort(np.random.Generator(np.random.Philox(key=r.seed)).choice(len(reader), min(16_384, len(reader)), replace=False))
+        sequences = pack(self.model, self._eval_documents(), context=r.context, max_tokens=r.eval_tokens, seed=r.seed)
+        results = evaluate(
+            self.model,
+            dictionaries,
+            sequences,
+            training_rows=lambda d: (reader.read(d.site_in, sample), reader.read(d.site_out, sample)),
+            ce_tokens=r.ce_tokens,
+            progress=self.stage("evaluate", "maps"),
+        )
+        for name, result in results.items():
+            write_json(self.folder(name) / "card.json", result.card())
+        return results
+
+    def _eval_documents(self) -> Any:
+        if self.recipe.eval_corpus == "held-out":
+            return split(self.corpus, held_out=self.recipe.held_out, seed=self.recipe.seed)[1]
+        return open_corpus(self.recipe.eval_corpus, field=self.recipe.field).documents
+
+    def index(self) -> Path:
+        """Build the explorer's index from the stored rows."""
+        folder = self.workspace / "index"
+        if folder.exists():
+            return folder
+        dictionaries = {n: load_dictionary(self.folder(n)) for n in self.names}
+        reader = RowReader(self.workspace / "spool")
+        sites = list(dict.fromkeys(d.site_in for d in dictionaries.values()))
+        total = min(self.recipe.index_tokens, len(reader))
+        rows = stored_rows(reader, counted(self.model, self.sequences), sites, limit=total)
+        progress = self.stage("index", "")
+        return build_index(self.model, dictionaries, self.sequences, rows, folder, total_rows=total, progress=progress)
+
+    def discard_spool(self) -> None:
+        """Delete the stored rows; they cost a harvest to make again."""
+        shutil.rmtree(self.workspace / "spool", ignore_errors=True)
+
+    def _provenance(self) -> dict[str, Any]:
+        packages = ("torch", "transformers", "numpy", "safetensors")
+        return {
+            "recipe": to_data(self.recipe),
+            "recipe_hash": config_hash(self.recipe),
+            "corpus": {"name": self.corpus.name, "sha256": self.corpus.sha256, "licence": self.corpus.licence, "source": self.corpus.source},
+            "model": {"name": self.model.name, "dtype": str(self.model.dtype).removeprefix("torch.")},
+            "versions": {p: version(p) for p in packages} | {"diascope": version("diascope"), "python": platform.python_version()},
+        }
+
+
+def train(recipe: RunRecipe, workspace: str | Path, *, stage: Stage = quiet) -> dict[str, Dictionary]:
+    """Carry out `recipe` in `workspace` as far as the dictionaries: harvest, train, export.
+
+    Interrupted, the same call goes on where it stopped. Raises ValueError when `workspace` holds another run.
+    """
+    return Run(recipe, workspace, stage).train()

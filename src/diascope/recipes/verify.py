@@ -1,0 +1,70 @@
+"""Check a dictionary against evidence: its own probes, and stored examples run through the model.
+
+Folders of the release carry `examples.safetensors`: activations [S, n], seq_ids and positions [S, n], tokens [N, T].
+Running the model on those tokens and encoding must give those activations; a wrong hook, a missing norm gain or a
+wrong threshold cannot pass.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+from diascope.dictionaries import Dictionary, load_dictionary
+from diascope.models import Model
+
+LARGEST_ERROR = 0.05  # median relative error of activations; bf16 against fp32 stays below 0.02
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was checked and how it came out."""
+
+    probes: bool  # probes were there, and were met when the folder was loaded
+    examples: int  # stored activations compared
+    median_error: float  # of |ours - stored| / stored, over those; nan without examples
+
+    @property
+    def ok(self) -> bool:
+        return self.probes or (self.examples > 0 and self.median_error <= LARGEST_ERROR)
+
+
+def verify(path: str | Path, model: Model | None = None, *, sequences: int = 8, latents: int = 256) -> Verdict:
+    """Load the dictionary at `path` (which checks its probes) and, with a model, its stored examples.
+
+    At most `sequences` stored sequences are run, and at most `latents` stored activations compared on them.
+    Raises ValueError when the folder is damaged or there is nothing to check it against.
+    """
+    folder = Path(path)
+    dictionary = load_dictionary(folder)
+    probes = (folder / "probe.safetensors").exists()
+    examples = folder / "examples.safetensors"
+    if not probes and not examples.exists():
+        raise ValueError(f"{folder} carries neither probes nor examples: there is nothing to verify it against")
+    if not examples.exists():
+        return Verdict(probes, 0, float("nan"))
+    if model is None:
+        raise ValueError(f"{folder} carries stored examples: give the model to run them through (--model)")
+    errors = _errors(dictionary, model, examples, sequences, latents)
+    return Verdict(probes, len(errors), float(errors.median()) if len(errors) else float("nan"))
+
+
+@torch.no_grad()
+def _errors(dictionary: Dictionary, model: Model, path: Path, n_sequences: int, n_latents: int) -> torch.Tensor:
+    with safe_open(path, "pt") as file:
+        tokens, activations = file.get_tensor("tokens"), file.get_tensor("activations")
+        sequence, position = file.get_tensor("seq_ids").long(), file.get_tensor("positions").long()
+    common = torch.bincount(sequence[activations > 0].flatten(), minlength=len(tokens)).topk(min(n_sequences, len(tokens))).indices
+    errors = []
+    for s in common.tolist():
+        seen = model.capture(tokens[s][None].long(), [dictionary.site_in])
+        f = dictionary.encode(seen[dictionary.site_in][0].float()).dense()
+        latent, rank = ((sequence == s) & (activations > 0)).nonzero(as_tuple=True)
+        pick = torch.linspace(0, len(latent) - 1, min(len(latent), max(1, n_latents // len(common)))).long()
+        stored = activations[latent[pick], rank[pick]].float()
+        ours = f[position[latent[pick], rank[pick]], latent[pick]]
+        errors.append((ours - stored).abs() / stored)
+    return torch.cat(errors) if errors else torch.zeros(0)

@@ -1,0 +1,91 @@
+"""Nothing half-written ever stands under a final name: write beside, flush, rename."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+def cache_dir() -> Path:
+    """Where converted models and downloaded packages live: $DIASCOPE_HOME, else diascope/ in the user's cache folder."""
+    if home := os.environ.get("DIASCOPE_HOME"):
+        return Path(home)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diascope"
+
+
+@contextlib.contextmanager
+def commit_folder(final: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder beside `final`; on a clean exit it becomes `final`, on an error it is removed.
+
+    With `overwrite`, an existing `final` is replaced by renaming it away first, so no reader sees a mixture.
+    Raises FileExistsError when `final` exists and `overwrite` is false.
+    """
+    final = Path(final)
+    if final.exists() and not overwrite:
+        raise FileExistsError(f"{final} exists already: choose another folder, or allow overwriting")
+    final.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".partial", dir=final.parent))
+    try:
+        yield work
+        work.chmod(0o755)
+        _swap(work, final)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _swap(work: Path, final: Path) -> None:
+    if not final.exists():
+        os.rename(work, final)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".old", dir=final.parent)) / "old"
+    os.rename(final, old)
+    os.rename(work, final)
+    shutil.rmtree(old.parent, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def commit_file(final: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `final`; on a clean exit it is flushed to disk and renamed to `final`."""
+    final = Path(final)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{final.name}.", suffix=".partial", dir=final.parent)
+    os.close(handle)
+    work = Path(name)
+    try:
+        yield work
+        with work.open("rb") as file:
+            os.fsync(file.fileno())
+        work.chmod(0o644)
+        os.replace(work, final)
+    finally:
+        work.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, data: Any) -> None:
+    """Write `data` as indented JSON, atomically."""
+    with commit_file(path) as work:
+        work.write_text(json.dumps(data, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read JSON, with a ValueError that names the file when it is broken."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid JSON ({error}): the file is damaged, write it again") from error
+
+
+def sha256_file(path: str | Path) -> str:
+    """The SHA-256 of a file, read in blocks."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

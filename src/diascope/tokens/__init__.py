@@ -1,0 +1,6 @@
+"""Text to token sequences: corpora, packing with document boundaries, and documents held out by hash."""
+
+from diascope.tokens.corpora import Corpus, Document, open_corpus
+from diascope.tokens.packing import Sequences, pack, split
+
+__all__ = ["Corpus", "Document", "Sequences", "open_corpus", "pack", "split"]

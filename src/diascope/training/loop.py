@@ -1,0 +1,228 @@
+"""Train a group: every member takes the same batches from one reader, one step each in turn.
+
+    <run>/recipe.json        the recipe and its hash
+          log.jsonl          one line a logged step and member
+          checkpoint/        the newest state of all members; replaced whole
+Interrupting (Ctrl-C) saves a checkpoint; the same call again goes on at that step with bit-identical results.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from diascope import rng
+from diascope.activations import RowReader
+from diascope.config import canonical, config_hash, to_data
+from diascope.dictionaries import Dictionary
+from diascope.sites import Site
+from diascope.storage.files import commit_file, commit_folder, read_json, write_json
+from diascope.training.batches import Batches
+from diascope.training.export import calibrate, export
+from diascope.training.health import troubles
+from diascope.training.member import Member, StepStats
+from diascope.training.recipe import MemberRecipe, TrainingRecipe
+
+LOG_EVERY = 10  # steps
+SAMPLE = 8192  # rows for starting weights and for calibration
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished member: the dictionary, its probe, and what its training told."""
+
+    recipe: MemberRecipe
+    dictionary: Dictionary
+    probe: dict[str, Tensor]
+    facts: dict[str, float]
+
+
+class Group:
+    """Members, batches and the run's folder. `train_group` is the usual way in."""
+
+    def __init__(self, recipe: TrainingRecipe, reader: RowReader, folder: str | Path, model: str) -> None:
+        self.recipe, self.reader, self.folder, self.model = recipe, reader, Path(folder), model
+        rows, self.left_out = _rows_in_use(recipe, reader)
+        self.batches = Batches(rows, recipe.batch, recipe.epochs, recipe.seed)
+        self.step = 0
+        self.seconds = 0.0
+        self.said: set[str] = set()
+        self.members = [self._member(i, m) for i, m in enumerate(recipe.members)]
+        identity = {"recipe": canonical(recipe), "rows": len(reader), "spool": config_hash(reader.manifest)}
+        self.identity = config_hash(identity)
+        self._open()
+
+    def _member(self, index: int, recipe: MemberRecipe) -> Member:
+        site_in, site_out = Site.parse(recipe.site_in), Site.parse(recipe.site_out)
+        moments_in, moments_out = self.reader.moments(site_in), self.reader.moments(site_out)
+        member = Member(recipe, self.recipe, len(moments_in.mean), len(moments_out.mean), index)
+        pick = rng.generator(self.recipe.seed, "start").choice(self.batches.rows, min(SAMPLE, len(self.batches.rows)), replace=False)
+        x, y = self.reader.read(site_in, pick), self.reader.read(site_out, pick)
+        affine = least_squares(self.reader, site_in, site_out, self.batches.rows) if recipe.skip and recipe.skip_start == "ridge" else None
+        member.start(_scale(recipe, moments_in), _scale(recipe, moments_out), moments_out.mean.float(), x, y, affine)
+        return member
+
+    def _open(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        state = self.folder / "checkpoint" / "state.json"
+        if not state.exists():
+            write_json(self.folder / "recipe.json", {"identity": self.identity, "recipe": to_data(self.recipe)})
+            (self.folder / "log.jsonl").unlink(missing_ok=True)
+            return
+        saved = read_json(state)
+        if saved["identity"] != self.identity:
+            raise ValueError(f"{self.folder} holds a run of another recipe or other rows: choose another folder or delete it")
+        self.step, self.seconds = saved["step"], saved["seconds"]
+        for member in self.members:
+            member.restore(load_file(state.parent / f"{member.recipe.name}.safetensors"))
+        self._trim_log()
+
+    def _trim_log(self) -> None:
+        path = self.folder / "log.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        with commit_file(path) as work:
+            work.write_text("".join(f"{line}\n" for line in lines if json.loads(line)["step"] < self.step))
+
+    def save(self) -> None:
+        """Write the checkpoint; it takes the old one's place only when complete."""
+        with commit_folder(self.folder / "checkpoint", overwrite=True) as work:
+            for member in self.members:
+                save_file({k: v.contiguous() for k, v in member.state().items()}, work / f"{member.recipe.name}.safetensors")
+            write_json(work / "state.json", {"identity": self.identity, "step": self.step, "seconds": self.seconds})
+
+    def run(self, progress: Callable[[int, int, str], None], stop: Callable[[], bool]) -> bool:
+        """Train to the end, or until `stop()`; returns whether the end was reached."""
+        saved, steps = time.monotonic(), self.batches.steps
+        with (self.folder / "log.jsonl").open("a") as log:
+            while self.step < steps:
+                if stop():
+                    self.save()
+                    return False
+                began = time.monotonic()
+                stats = self._one_step()
+                self.seconds += time.monotonic() - began
+                if self.step % LOG_EVERY == 0 or self.step == steps - 1:
+                    self._log(log, stats)
+                self.step += 1
+                note = "  ".join(f"{m.recipe.name} fvu {s.fvu:.3f}" for m, s in zip(self.members, stats, strict=True))
+                progress(self.step * self.batches.batch, steps * self.batches.batch, note)
+                if time.monotonic() - saved > self.recipe.checkpoint_every:
+                    log.flush()
+                    self.save()
+                    saved = time.monotonic()
+        self.save()
+        return True
+
+    def _one_step(self) -> list[StepStats]:
+        index = self.batches[self.step]
+        vectors = {site: self.reader.read(site, index) for site in self.recipe.sites()}
+        out = []
+        for member in self.members:
+            x, y = vectors[Site.parse(member.recipe.site_in)], vectors[Site.parse(member.recipe.site_out)]
+            out.append(member.step(x, y, self.step, self.batches.steps))
+        return out
+
+    def _log(self, log: object, stats: list[StepStats]) -> None:
+        for member, s in zip(self.members, stats, strict=True):
+            said = troubles(member, s, self.step, self.batches.steps)
+            line = {"step": self.step, "rows": (self.step + 1) * self.batches.batch, "member": member.recipe.name, **asdict(s)}
+            log.write(json.dumps(line | ({"trouble": said} if said else {})) + "\n")  # type: ignore[attr-defined]
+            self.said.update(f"{member.recipe.name}: {sentence}" for sentence in said)
+
+    def finish(self) -> list[Trained]:
+        """Calibrate, fold and prove every member."""
+        pick = rng.generator(self.recipe.seed, "calibrate").choice(self.batches.rows, min(SAMPLE, len(self.batches.rows)), replace=False)
+        out = []
+        for member in self.members:
+            x = self.reader.read(Site.parse(member.recipe.site_in), pick)
+            before = calibrate(member, x)
+            dictionary, probe = export(member, self.model, x[:64].clone())
+            seen = self.batches.steps * self.batches.batch
+            facts = {"l0_before_calibration": before, "rows_seen": float(seen), "seconds_of_group": self.seconds}
+            facts |= {"rows_per_second_of_group": seen / max(self.seconds, 1e-9), "rows_left_out": float(self.left_out)}
+            out.append(Trained(member.recipe, dictionary, probe, facts))
+        return out
+
+
+def train_group(
+    recipe: TrainingRecipe,
+    reader: RowReader,
+    folder: str | Path,
+    *,
+    model: str = "",
+    progress: Callable[[int, int, str], None] = lambda done, total, note: None,
+) -> list[Trained]:
+    """Train all members of `recipe` on the rows of `reader`; resumes the run in `folder` if it was interrupted.
+
+    Ctrl-C saves a checkpoint and raises KeyboardInterrupt. Raises ValueError when `folder` holds another run.
+    """
+    group = Group(recipe, reader, folder, model)
+    with _interruptible() as stop:
+        finished = group.run(progress, stop)
+    if not finished:
+        raise KeyboardInterrupt(f"stopped at step {group.step} of {group.batches.steps}; the same command goes on from there")
+    for sentence in sorted(group.said):
+        progress(group.step * group.batches.batch, group.step * group.batches.batch, f"health: {sentence}")
+    return group.finish()
+
+
+def least_squares(reader: RowReader, site_in: Site, site_out: Site, rows: np.ndarray, ridge: float = 1e-4) -> Tensor:
+    """The ridge map A [d_in, d_out] of centred rows, argmin |Y - X A|^2 + ridge * mean diagonal * |A|^2, in float64."""
+    mx, my = reader.moments(site_in).mean, reader.moments(site_out).mean
+    xx = torch.zeros(len(mx), len(mx), dtype=torch.float64)
+    xy = torch.zeros(len(mx), len(my), dtype=torch.float64)
+    for part in np.array_split(np.sort(rows), max(1, len(rows) // 8192)):
+        x, y = reader.read(site_in, part) - mx.float(), reader.read(site_out, part) - my.float()
+        xx += (x.t() @ x).double()
+        xy += (x.t() @ y).double()
+    xx += ridge * xx.diagonal().mean() * torch.eye(len(mx), dtype=torch.float64)
+    return torch.linalg.solve(xx, xy).float()
+
+
+def _scale(recipe: MemberRecipe, moments: object) -> Tensor:
+    d = len(moments.mean)  # type: ignore[attr-defined]
+    if recipe.metric == "scalar":
+        return torch.full((d,), moments.mean_square**0.5)  # type: ignore[attr-defined]
+    if recipe.metric == "per-dim":  # each dimension by its own deviation; d of them, so that E|x|^2 stays about 1
+        return (moments.variance.sqrt().clamp_min(1e-6) * d**0.5).float()  # type: ignore[attr-defined]
+    raise ValueError(f"unknown metric {recipe.metric!r}: scalar or per-dim")
+
+
+def _rows_in_use(recipe: TrainingRecipe, reader: RowReader) -> tuple[np.ndarray, int]:
+    rows = np.arange(len(reader))
+    if not recipe.max_norm_ratio:
+        return rows, 0
+    norms = reader.norms(recipe.sites()[0]).numpy()
+    keep = norms <= recipe.max_norm_ratio * np.median(norms)
+    return rows[keep], int((~keep).sum())
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Turn Ctrl-C into a flag, so that a step is never cut in the middle; a second Ctrl-C acts at once."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def handler(*_: object) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, handler)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)

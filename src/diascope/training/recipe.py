@@ -1,0 +1,90 @@
+"""What a training run is: every published choice of Gemma Scope 2, and each unpublished one as a field with its unit.
+
+Activations are scaled so that E|x|^2 = 1 (per site); learning rates, thresholds and bandwidths are in that unit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from diascope.dictionaries import BatchTopK, JumpReLU, Matryoshka
+from diascope.sites import Site
+
+
+@dataclass(frozen=True)
+class MemberRecipe:
+    """One dictionary of a group."""
+
+    name: str
+    """Its folder under the run."""
+    site_in: str = "L12.resid_post"
+    """Site that is read."""
+    site_out: str = "L12.resid_post"
+    """Site that is written; the same site makes an SAE, another a transcoder."""
+    d_sae: int = 16384
+    """Number of latents."""
+    activation: JumpReLU | BatchTopK = field(default_factory=BatchTopK)
+    """JumpReLU as in the release, or BatchTopK converted to JumpReLU at the end (which the paper did for multi-layer models)."""
+    matryoshka: Matryoshka | None = field(default_factory=Matryoshka)
+    """Nested prefixes, or None."""
+    skip: bool = False
+    """Add an affine skip connection (transcoders)."""
+    skip_start: str = "ridge"
+    """Where the skip starts: "ridge" (the least-squares map, found from the stored rows) or "zeros"."""
+    l0_target: float = 60.0
+    """Active latents a token at the end; reached by calibrating thresholds, or by the penalty for JumpReLU."""
+    metric: str = "scalar"
+    """Unit in which errors are measured: "scalar" (one scale a site) or "per-dim" (each dimension by its own deviation)."""
+
+
+@dataclass(frozen=True)
+class TrainingRecipe:
+    """How the members of a group are trained, all on the same batches."""
+
+    members: tuple[MemberRecipe, ...]
+    """Dictionaries trained from one stream."""
+    seed: int = 0
+    """Seed of initialisation and of the order of rows."""
+    epochs: float = 2.0
+    """Passes over the stored rows (the release never repeats a row; small budgets gain from it)."""
+    batch: int = 2048
+    """Rows a step (the release: 4,096)."""
+    lr: float = 1e-3
+    """Peak learning rate of Adam (the release: 7e-5 over about 10^9 tokens)."""
+    lr_warmup: int = 50
+    """Steps of cosine warm-up from 0.1 lr (the release: 1,000)."""
+    lr_decay: float = 0.3
+    """Share of the run over which the rate falls linearly to zero at the end (the release: none)."""
+    beta2: float = 0.999
+    """Adam's second-moment decay; beta1 is 0 as in the release."""
+    update_clip: float = 1.0
+    """Largest |gradient / root second moment| of one entry in one step; 0 for plain Adam."""
+    l0_warmup: int = 100
+    """Steps over which the sparsity pressure rises (lambda for JumpReLU; BatchTopK's k falls from 4 times its target)."""
+    l0_coefficient: float = 1.0
+    """lambda of the quadratic L0 penalty, JumpReLU only."""
+    l0_constant: float = 0.5
+    """c in lambda * c / L0* * (L0 - L0*)^2, with L0 the batch mean: 2 is printed, 0.5 fits the paper's own remark."""
+    frequency_coefficient: float = 0.0
+    """lambda_f of sum_i w_i (1 + w_i / w0) over firing frequencies w_i, JumpReLU only."""
+    frequency_scale: float = 0.1
+    """w0 of the frequency penalty: latents that fire on more than this share of tokens pay more than linearly."""
+    theta_start: float = 0.001
+    """Starting threshold of JumpReLU, in units of scaled activations."""
+    aux_coefficient: float = 1 / 32
+    """Weight of the auxiliary loss: dead latents reconstruct the (detached) residual (Gao et al. 2024)."""
+    aux_k: int = 256
+    """Dead latents a row in the auxiliary loss."""
+    dead_after: int = 100_000
+    """Rows without firing after which a latent counts as dead."""
+    decoder_start: str = "rows"
+    """Starting decoder: "he" (He-uniform, unit rows, as in the release) or "rows" (centred training targets)."""
+    max_norm_ratio: float = 0.0
+    """Leave out rows whose input norm exceeds this many medians; 0 keeps all (0.14 % lie above 3 at layer 12)."""
+    checkpoint_every: float = 120.0
+    """Seconds between checkpoints."""
+
+    def sites(self) -> tuple[Site, ...]:
+        """All sites that the members read or write, each once."""
+        names = [s for m in self.members for s in (m.site_in, m.site_out)]
+        return tuple(dict.fromkeys(Site.parse(n) for n in names))
