@@ -1,10 +1,10 @@
 """diascope: train, evaluate and explore dictionaries of a language model's activations.
 
-    import diascope
-    model = diascope.load_model("gemma-3-270m")
-    d = diascope.load_dictionary("workspace/dictionaries/sae")
-    acts = model.capture("The Eiffel Tower stands in Paris.", [d.site_in])
-    latents = d.encode(acts[d.site_in])
+import diascope
+model = diascope.load_model("gemma-3-270m")
+d = diascope.load_dictionary("workspace/dictionaries/sae")
+acts = model.capture("The Eiffel Tower stands in Paris.", [d.site_in])
+latents = d.encode(acts[d.site_in])
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class Train:
     """Passes over the harvested rows."""
     eval_text: str = "held-out"
     """Evaluation text; held-out takes the training text's own held-out documents."""
-    held_out: float = 0.05
+    held_out: float = 0.1
     """Share of documents held out, by the hash of their names."""
     workspace: Path = Path("workspace")
     """Folder for everything that is made; the same command goes on where it stopped."""
@@ -117,12 +117,21 @@ class Eval:
             say = bars.stage("model", "")
             model = load_model(self.model, progress=lambda line: say(0, 0, line))
             say(1, 1, model.name)
-            sequences = pack(model, open_corpus(self.text, field=self.field).documents, context=self.context, max_tokens=self.tokens)
+            sequences = pack(
+                model, open_corpus(self.text, field=self.field).documents, context=self.context, max_tokens=self.tokens
+            )
             rows = None
             if self.fit_text:
                 fit = EvalText(model, pack(model, open_corpus(self.fit_text).documents, context=self.context, max_tokens=8_192))
                 rows = lambda d: tuple(fit.capture([d.site_in, d.site_out])[s] for s in (d.site_in, d.site_out))  # noqa: E731
-            results = evaluate(model, dictionaries, sequences, training_rows=rows, ce_tokens=self.ce_tokens, progress=bars.stage("evaluate", "maps"))  # type: ignore[arg-type]
+            results = evaluate(
+                model,
+                dictionaries,
+                sequences,
+                training_rows=rows,
+                ce_tokens=self.ce_tokens,
+                progress=bars.stage("evaluate", "maps"),
+            )  # type: ignore[arg-type]
         _tables({name: r.card() for name, r in results.items()})
         if self.json:
             write_json(self.json, {name: r.card() for name, r in results.items()})

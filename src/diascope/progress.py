@@ -26,7 +26,13 @@ class Bars:
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        columns = (TextColumn("{task.description:<9}", style="bold"), BarColumn(24), _Rate(), TimeRemainingColumn(elapsed_when_finished=True), TextColumn("{task.fields[note]}", style="dim"))
+        columns = (
+            TextColumn("{task.description:<9}", style="bold"),
+            BarColumn(24),
+            _Rate(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            TextColumn("{task.fields[note]}", style="dim"),
+        )
         self._progress = Progress(*columns, console=console, speed_estimate_period=30, disable=not console.is_terminal)
         self._tasks: dict[str, TaskID] = {}
         self._began: dict[str, float] = {}
@@ -68,4 +74,6 @@ class Bars:
         rate = done / (now - began) if now > began else 0.0
         left = f", {max(0.0, (total - done) / rate):.0f} s left" if rate and not finished else f", {now - began:.0f} s"
         speed = f" at {rate:,.0f} {unit}/s" if unit and rate else ""
-        self.console.print(f"{title}: {done:,}/{total:,}{' ' + unit if unit else ''}{speed}{left}  {note}".rstrip(), highlight=False)
+        self.console.print(
+            f"{title}: {done:,}/{total:,}{' ' + unit if unit else ''}{speed}{left}  {note}".rstrip(), highlight=False
+        )

@@ -12,32 +12,34 @@ from rich.text import Text
 COLUMNS = (
     ("l0", "L0"),
     ("fvu", "FVU"),
-    ("fvu_no_outliers", "FVU no outl."),
     ("fvu_standardised", "FVU std."),
-    ("delta_ce", "ΔCE nats"),
-    ("recovered", "recovered"),
-    ("kl", "KL"),
+    ("delta_ce", "ΔCE"),
+    ("recovered", "recov."),
     ("dead", "dead"),
     ("dense", "dense"),
 )
 ROWS = ("dictionary", "affine_part", "ridge", "token_pca", "pca", "random", "mean")
-NAMES = {"dictionary": "this dictionary", "affine_part": "its affine part", "token_pca": "per-token PCA", "pca": "fixed PCA"}
+NAMES = {"dictionary": "dictionary", "affine_part": "its affine part", "token_pca": "per-token PCA", "pca": "fixed PCA"}
 
 
 def evaluation_table(name: str, card: Mapping[str, Any]) -> Group:
-    """One dictionary beside its controls; the interval stands under the dictionary's own numbers."""
+    """One dictionary beside its controls; the interval's half width stands under the dictionary's own numbers."""
     metrics, facts = card["metrics"], card["facts"]
     table = Table(title=name, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for _, label in COLUMNS:
-        table.add_column(label, justify="right")
+        table.add_column(label, justify="right", no_wrap=True)
     for row in (r for r in ROWS if r in metrics):
-        table.add_row(NAMES.get(row, row), *(_value(metrics[row].get(key)) for key, _ in COLUMNS), style="bold" if row == "dictionary" else "")
+        table.add_row(
+            NAMES.get(row, row),
+            *(_value(metrics[row].get(key)) for key, _ in COLUMNS),
+            style="bold" if row == "dictionary" else "",
+        )
         if row == "dictionary":
-            table.add_row("  95 %", *(_interval(metrics[row].get(key)) for key, _ in COLUMNS), style="dim")
+            table.add_row("  95 % ±", *(_interval(metrics[row].get(key)) for key, _ in COLUMNS), style="dim")
     note = (
         f"{facts['tokens']:,} tokens of {facts['documents']} held-out documents; losses on {facts['predictions']:,} predictions, "
-        f"clean CE {metrics['clean']['ce']['value']:.4f}; recovered against the mean vector; {facts['excluded']}."
+        f"clean CE {metrics['clean']['ce']['value']:.3f}. FVU std.: every dimension divided by its deviation. ΔCE in nats a token; recovered against the mean vector; {facts['excluded']}."
     )
     return Group(table, Text(note, style="dim"))
 
@@ -46,10 +48,14 @@ def _value(metric: Any) -> str:
     if metric is None:
         return ""
     value = metric["value"] if isinstance(metric, dict) else metric
-    return "–" if value is None else f"{value:.4g}" if abs(value) >= 100 else f"{value:.4f}"
+    if value is None:
+        return "–"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"
 
 
 def _interval(metric: Any) -> str:
+    """Half the width of the 95 % interval; the card has both ends."""
     if not isinstance(metric, dict) or metric["low"] is None:
         return ""
-    return f"{metric['low']:.3g}…{metric['high']:.3g}"
+    half = (metric["high"] - metric["low"]) / 2
+    return f"{half:.1f}" if half >= 1 else f"{half:.3f}"

@@ -1,8 +1,8 @@
 """Dictionaries: the one Dictionary, its activations, and everybody's formats.
 
-    d = load_dictionary("path/to/folder")       # our artefact or a Gemma Scope 2 folder; the format is detected
-    latents = d.encode(x)                       # sparse; latents.dense() for all of them
-    y_hat = d.decode(latents, x)                # d(x) does both
+d = load_dictionary("path/to/folder")       # our artefact or a Gemma Scope 2 folder; the format is detected
+latents = d.encode(x)                       # sparse; latents.dense() for all of them
+y_hat = d.decode(latents, x)                # d(x) does both
 """
 
 from diascope.dictionaries.activations import BatchTopK, JumpReLU, Matryoshka, TopK

@@ -1,10 +1,10 @@
 """Read and write dictionaries as folders; the format is detected, probes are checked at load.
 
-    config.json           DictionaryConfig (docs/protocol.md, section 2)
-    weights.safetensors   W_enc, W_dec, b_enc, b_dec, threshold [, W_skip], float32
-    probe.safetensors     x [n, d_in], latents [n, d_sae], y_hat [n, d_out]: computed in float64 by the training module
-                          before folding, so that a wrong fold, orientation or activation cannot go unseen
-    provenance.json       hashes of model, data, recipe and code;  card.json  evaluation
+config.json           DictionaryConfig (docs/protocol.md, section 2)
+weights.safetensors   W_enc, W_dec, b_enc, b_dec, threshold [, W_skip], float32
+probe.safetensors     x [n, d_in], latents [n, d_sae], y_hat [n, d_out]: computed in float64 by the training module
+                      before folding, so that a wrong fold, orientation or activation cannot go unseen
+provenance.json       hashes of model, data, recipe and code;  card.json  evaluation
 """
 
 from __future__ import annotations
@@ -111,4 +111,3 @@ def check_probe(dictionary: Dictionary, probe: dict[str, Tensor]) -> None:
                 f"the dictionary disagrees with its own probe: {name} off by {float(worst / scale[name]):.1e} relative "
                 "(wrong fold, orientation or activation?)"
             )
-

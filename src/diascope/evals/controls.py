@@ -1,10 +1,10 @@
 """What a dictionary has to beat: maps that need no training of a dictionary, fitted on training rows.
 
-    mean            y_hat = E[y]                                  every row
-    pca             the first L0 principal components             a fixed subspace: nothing is chosen a token
-    token_pca       each row's own L0 largest PCA coefficients    a strong one: an orthogonal dictionary with free choice
-    random          random unit directions, tied encoder, thresholds set to the same L0, and the best single scale
-    ridge           the least-squares affine map of x             transcoders only
+mean            y_hat = E[y]                                  every row
+pca             the first L0 principal components             a fixed subspace: nothing is chosen a token
+token_pca       each row's own L0 largest PCA coefficients    a strong one: an orthogonal dictionary with free choice
+random          random unit directions, tied encoder, thresholds set to the same L0, and the best single scale
+ridge           the least-squares affine map of x             transcoders only
 """
 
 from __future__ import annotations
@@ -66,8 +66,16 @@ def _random(dictionary: Dictionary, x: Tensor, y: Tensor, seed: int) -> Map:
     sample = (x[:2048] - mx) @ W_enc
     k = int((c.l0_target or 60) * len(sample))
     theta = sample.flatten().topk(k).values.min().clamp_min(0)
-    config = DictionaryConfig("sae" if c.kind == "sae" else "transcoder", c.model, c.site_in, c.site_out, c.d_in, c.d_out, c.d_sae)
-    tensors = {"W_enc": W_enc, "W_dec": W_dec, "b_enc": -(mx @ W_enc), "b_dec": torch.zeros(c.d_out), "threshold": theta.expand(c.d_sae)}
+    config = DictionaryConfig(
+        "sae" if c.kind == "sae" else "transcoder", c.model, c.site_in, c.site_out, c.d_in, c.d_out, c.d_sae
+    )
+    tensors = {
+        "W_enc": W_enc,
+        "W_dec": W_dec,
+        "b_enc": -(mx @ W_enc),
+        "b_dec": torch.zeros(c.d_out),
+        "threshold": theta.expand(c.d_sae),
+    }
     d = Dictionary(config, tensors)
     raw = d(x[:2048])
     scale = (raw * (y[:2048] - my)).sum() / raw.square().sum().clamp_min(1e-12)

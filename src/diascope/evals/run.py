@@ -45,7 +45,8 @@ class Evaluation:
     def card(self) -> dict[str, Any]:
         """JSON-ready: every number with its n and interval."""
         rows = {
-            row: {m: asdict(v) if isinstance(v, Estimate) else v for m, v in values.items()} for row, values in self.metrics.items()
+            row: {m: asdict(v) if isinstance(v, Estimate) else v for m, v in values.items()}
+            for row, values in self.metrics.items()
         }
         return {"schema": "diascope-card-1", "metrics": _finite(rows), "facts": self.facts}
 
@@ -75,12 +76,15 @@ def evaluate(
     short = EvalText(model, _first(sequences, ce_tokens))
     sites = list(dict.fromkeys(s for d in dictionaries.values() for s in (d.site_in, d.site_out)))
     maps = {
-        name: {"dictionary": (lambda x, y, d=d: d(x))} | _own_parts(d) | (controls(d, *training_rows(d), seed=seed) if training_rows else {})
+        name: {"dictionary": (lambda x, y, d=d: d(x))}
+        | _own_parts(d)
+        | (controls(d, *training_rows(d), seed=seed) if training_rows else {})
         for name, d in dictionaries.items()
     }
     total, done = 1 + sum(map(len, maps.values())), 0
     progress(0, total, "clean model")
     vectors = text.capture(sites)
+    short.remember(min(s.layer for s in sites))
     clean = short.hidden()
     out = {}
     for name, d in dictionaries.items():

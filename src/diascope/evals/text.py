@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from diascope.models import Model
@@ -40,6 +39,7 @@ class EvalText:
         restart = torch.from_numpy(sequences.positions[:, 1:]) == 0
         follows[:, :-1] = self.rows[:, 1:] & ~restart
         self.predicts = self.rows & follows  # BOS's own prediction is left out with BOS
+        self._below, self._kept = 0, []
 
     @property
     def documents(self) -> np.ndarray:
@@ -54,7 +54,11 @@ class EvalText:
     def _batches(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
         for start in range(0, len(self.sequences), self.batch):
             here = slice(start, start + self.batch)
-            yield here, torch.from_numpy(self.sequences.tokens[here]).long(), torch.from_numpy(self.sequences.positions[here]).long()
+            yield (
+                here,
+                torch.from_numpy(self.sequences.tokens[here]).long(),
+                torch.from_numpy(self.sequences.positions[here]).long(),
+            )
 
     def capture(self, sites: list[Site]) -> dict[Site, Tensor]:
         """Vectors of counted rows [n, d] at `sites`, float32."""
@@ -66,11 +70,22 @@ class EvalText:
         return {site: torch.cat(parts) for site, parts in found.items()}
 
     @torch.no_grad()
+    def remember(self, layer: int) -> None:
+        """Keep what block `layer` - 1 gives, so that `hidden` starts at `layer`: edits below it are then not seen."""
+        self._below = layer
+        self._kept = (
+            [self.model.block_output(tokens, layer - 1, positions=positions) for _, tokens, positions in self._batches()]
+            if layer
+            else []
+        )
+
+    @torch.no_grad()
     def hidden(self) -> Tensor:
         """Final hidden states at counted predictions [m, d_model], under whatever edits are active."""
-        parts = [
-            self.model.hidden(tokens, positions=positions).cpu()[self.predicts[here]] for here, tokens, positions in self._batches()
-        ]
+        parts = []
+        for number, (here, tokens, positions) in enumerate(self._batches()):
+            resume = (self._below, self._kept[number]) if self._kept else None
+            parts.append(self.model.hidden(tokens, positions=positions, resume=resume).cpu()[self.predicts[here]])
         return torch.cat(parts)
 
     @property
@@ -82,23 +97,24 @@ class EvalText:
         return following[self.predicts]
 
     @torch.no_grad()
-    def losses(self, clean: Tensor, others: dict[str, Tensor], *, chunk: int = 128) -> dict[str, Losses]:
+    def losses(self, clean: Tensor, others: dict[str, Tensor], *, chunk: int = 64) -> dict[str, Losses]:
         """Losses of final hidden states [m, d_model]: the clean model's under "clean", and of `others` with KL(clean || other).
 
-        The clean log-probabilities of a chunk are computed once for all; float32 log-softmax throughout.
+        With l the logits and z their logsumexp, CE = z - l_target and KL = sum p_clean (l_clean - l) - z_clean + z; one
+        product with the unembedding serves all of them, in float32.
         """
-        targets = self.targets
-        found: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [] for name in ("clean", *others)}
+        targets, names = self.targets, ["clean", *others]
+        hidden = torch.stack([clean, *others.values()])
+        found: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [] for name in names}
         for start in range(0, len(clean), chunk):
-            here = slice(start, start + chunk)
-            base = self._log_probabilities(clean[here])
-            p = base.exp()
-            for name, parts in found.items():
-                logp = base if name == "clean" else self._log_probabilities(others[name][here])
-                ce = -logp.gather(1, targets[here, None]).squeeze(1)
-                kl = torch.zeros(len(ce)) if name == "clean" else (p * (base - logp)).sum(1)
-                parts.append((ce, logp.argmax(1), kl))
+            part = hidden[:, start : start + chunk]
+            logits = self.model.logits_of(part.reshape(-1, part.shape[-1]).to(self.model.device)).float().cpu()
+            logits = logits.view(*part.shape[:2], -1)
+            z = logits.logsumexp(-1)
+            own = logits.gather(-1, targets[None, start : start + chunk, None].expand(len(names), -1, 1)).squeeze(-1)
+            p = (logits[0] - z[0, :, None]).exp()
+            expected = torch.einsum("nv,knv->kn", p, logits)
+            kl = (expected[0] - z[0]) - (expected - z)
+            for k, name in enumerate(names):
+                found[name].append((z[k] - own[k], logits[k].argmax(-1), kl[k].clamp_min(0)))
         return {name: Losses(*(torch.cat(column) for column in zip(*parts, strict=True))) for name, parts in found.items()}
-
-    def _log_probabilities(self, hidden: Tensor) -> Tensor:
-        return F.log_softmax(self.model.logits_of(hidden.to(self.model.device)).float(), dim=-1).cpu()

@@ -34,5 +34,7 @@ def encode(opened: Any, source: str, text: str) -> dict[str, Any]:
     for t, token in enumerate(kept):
         here = slice(int(latents.start[t]), int(latents.start[t + 1]))
         pairs = sorted(zip(latents.index[here].tolist(), latents.value[here].tolist(), strict=True), key=lambda p: -p[1])
-        tokens.append({"text": model.tokenizer.decode([token]), "ordinary": ordinary[t], "active": pairs if ordinary[t] else []})
+        tokens.append(
+            {"text": model.tokenizer.decode([token]), "ordinary": ordinary[t], "active": pairs if ordinary[t] else []}
+        )
     return {"source": source, "tokens": tokens, "cut": len(ids) - len(kept)}

@@ -1,10 +1,10 @@
 """The explorer's HTTP interface (docs/protocol.md, section 5) and its start.
 
-    GET  /api/status                            index facts, model state
-    GET  /api/sources                           sources with cards
-    GET  /api/sources/{source}/latents          ?sort=&order=&offset=&limit=&alive=
-    GET  /api/sources/{source}/latents/{i}      one latent: columns and record, tokens as text
-    POST /api/encode  {"text": ..., "source": ..., "latent": optional}
+GET  /api/status                            index facts, model state
+GET  /api/sources                           sources with cards
+GET  /api/sources/{source}/latents          ?sort=&order=&offset=&limit=&alive=
+GET  /api/sources/{source}/latents/{i}      one latent: columns and record, tokens as text
+POST /api/encode  {"text": ..., "source": ..., "latent": optional}
 """
 
 from __future__ import annotations
@@ -83,7 +83,9 @@ class _Api:
 
     @_answers
     async def sources(self, request: Request) -> Any:
-        return [{**s.meta, "latents": len(s), "alive": int((s.columns["density"] > 0).sum())} for s in self.index.sources.values()]
+        return [
+            {**s.meta, "latents": len(s), "alive": int((s.columns["density"] > 0).sum())} for s in self.index.sources.values()
+        ]
 
     @_answers
     async def browse(self, request: Request) -> Any:
@@ -118,7 +120,13 @@ class _Api:
             **self._row(source, j),
             "source": source.name,
             "groups": [
-                {"label": g.label, "low": g.low, "high": g.high, "share": g.share, "examples": [self._example(e) for e in g.examples]}
+                {
+                    "label": g.label,
+                    "low": g.low,
+                    "high": g.high,
+                    "share": g.share,
+                    "examples": [self._example(e) for e in g.examples],
+                }
                 for g in record.groups
             ],
             "histogram": record.histogram,
@@ -171,7 +179,9 @@ def bind(port: int) -> socket.socket:
     return s
 
 
-def serve(index: Index, *, port: int = 7400, opener: Callable[[], Any] | None = None, encode: Encoder, announce: Callable[[str], None]) -> None:
+def serve(
+    index: Index, *, port: int = 7400, opener: Callable[[], Any] | None = None, encode: Encoder, announce: Callable[[str], None]
+) -> None:
     """Serve until interrupted. `announce` gets the one URL to open; port 0 takes any free port.
 
     Raises ValueError when the port is in use.

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from diascope.activations import RowReader, RowWriter, Rows
+from diascope.activations import RowReader, Rows, RowWriter
 from diascope.config import config_hash, to_data
 from diascope.models import Model
 from diascope.sites import Site

@@ -63,7 +63,9 @@ class SparseLatents:
 
     def kept(self, keep: Tensor) -> SparseLatents:
         """Only the entries where `keep` [nnz] is true."""
-        counts = torch.zeros(len(self), dtype=torch.int64, device=keep.device).index_add_(0, self.rows[keep], keep.new_ones(int(keep.sum()), dtype=torch.int64))
+        counts = torch.zeros(len(self), dtype=torch.int64, device=keep.device).index_add_(
+            0, self.rows[keep], keep.new_ones(int(keep.sum()), dtype=torch.int64)
+        )
         return SparseLatents(_starts(counts), self.index[keep], self.value[keep], self.d_sae, self.shape)
 
 

@@ -53,7 +53,12 @@ def build_index(
                     progress(j, d.d_sae, f"{name}: packing examples")
                 records.append(msgspec.msgpack.encode(_record(firings[name], sequences, j, logits, near)))
             progress(d.d_sae, d.d_sae, f"{name}: packing examples")
-            write_source(work / "sources" / str(number), _meta(name, d, firings[name], len(seen)), _columns(d, firings[name], logits, near), records)
+            write_source(
+                work / "sources" / str(number),
+                _meta(name, d, firings[name], len(seen)),
+                _columns(d, firings[name], logits, near),
+                records,
+            )
         strings = {str(t): model.tokenizer.decode([t]) for t in sorted(shown)}
         (work / "corpus" / "strings.json").write_text(json.dumps(strings, ensure_ascii=False), encoding="utf-8")
         meta = {"format": FORMAT, "model": model.name, "documents": len(sequences.names), "tokens": int(sequences.tokens.size)}
@@ -78,10 +83,23 @@ def _record(
     place = firings.sequence[here].astype(np.int64) * T + firings.position[here]
     order = np.argsort(place)
     shown = [
-        ExampleGroup(g.label, g.low, g.high, g.share, [_example(firings, sequences, e, place[order], activation[order], high) for e in g.entries])
+        ExampleGroup(
+            g.label,
+            g.low,
+            g.high,
+            g.share,
+            [_example(firings, sequences, e, place[order], activation[order], high) for e in g.entries],
+        )
         for g in groups(firings, sequences, latent)
     ]
-    pairs = {side: list(zip(logits[side][latent].tolist(), _rounded(logits[f"{side}_logits"][latent]), strict=True)) for side in ("top", "bottom")} if logits else {}
+    pairs = (
+        {
+            side: list(zip(logits[side][latent].tolist(), _rounded(logits[f"{side}_logits"][latent]), strict=True))
+            for side in ("top", "bottom")
+        }
+        if logits
+        else {}
+    )
     close = list(zip(near[0][latent].tolist(), _rounded(near[1][latent].numpy()), strict=True))
     return Record(shown, histogram, pairs.get("top", []), pairs.get("bottom", []), close)
 
@@ -102,7 +120,9 @@ def _example(
     return Example(s, first, last - first + 1, p - first, list(zip(offsets, levels, strict=True)))
 
 
-def _columns(d: Dictionary, firings: Firings, logits: dict[str, np.ndarray], near: tuple[torch.Tensor, torch.Tensor]) -> dict[str, np.ndarray]:
+def _columns(
+    d: Dictionary, firings: Firings, logits: dict[str, np.ndarray], near: tuple[torch.Tensor, torch.Tensor]
+) -> dict[str, np.ndarray]:
     count = np.diff(firings.start)
     alive = count > 0
     first = np.minimum(firings.start[:-1], max(len(firings.activation) - 1, 0))

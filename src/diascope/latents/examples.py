@@ -70,7 +70,9 @@ def stored_rows(reader: RowReader, keep: np.ndarray, sites: list[Site], *, limit
     """The first `limit` rows of a spool; `keep` [N, T] says which tokens of the harvested sequences are rows."""
     sequence, position = np.nonzero(keep)
     if len(sequence) < min(limit, len(reader)):
-        raise ValueError(f"the spool has {len(reader)} rows but the sequences only {len(sequence)}: they do not belong together")
+        raise ValueError(
+            f"the spool has {len(reader)} rows but the sequences only {len(sequence)}: they do not belong together"
+        )
     n = min(limit, len(reader))
     for start in range(0, n, chunk):
         here = np.arange(start, min(start + chunk, n))

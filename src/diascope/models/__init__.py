@@ -1,8 +1,8 @@
 """The subject: load any Hugging Face decoder, read and edit it at sites.
 
-    model = load_model("gemma-3-270m")
-    acts = model.capture("The Eiffel Tower is in Paris", ["L12.resid_post"])
-    acts["L12.resid_post"]        # [B, T, d_model]; acts.mask says which positions are real, non-special tokens
+model = load_model("gemma-3-270m")
+acts = model.capture("The Eiffel Tower is in Paris", ["L12.resid_post"])
+acts["L12.resid_post"]        # [B, T, d_model]; acts.mask says which positions are real, non-special tokens
 """
 
 from diascope.models.load import load_model

@@ -145,15 +145,38 @@ class Model:
         wanted = [Site.parse(s) for s in ([sites] if isinstance(sites, (str, Site)) else sites)]
         tokens, attention = self.batch(texts_or_tokens, padding_side=padding_side)
         out = Capture(tokens, attention, attention & self.ordinary(tokens))
-        with self._reading(wanted, out, stop=True), contextlib.suppress(_Stop):
+        # edits are hooked on first, so that what is read is what the model goes on with
+        with self._editing(tokens, attention), self._reading(wanted, out), contextlib.suppress(_Stop):
             self._trunk(tokens, attention, positions)
         return out
 
     @torch.no_grad()
-    def hidden(self, texts_or_tokens: Any, *, positions: Tensor | None = None) -> Tensor:
-        """The trunk's last hidden state after the final norm, [B, T, d_model]: what the unembedding reads."""
+    def hidden(self, texts_or_tokens: Any, *, positions: Tensor | None = None, resume: tuple[int, Any] | None = None) -> Tensor:
+        """The trunk's last hidden state after the final norm, [B, T, d_model]: what the unembedding reads.
+
+        `resume` = (layer, block_output(..., layer - 1)) starts at that layer instead of computing the ones below again.
+        """
         tokens, attention = self.batch(texts_or_tokens)
-        return self._trunk(tokens, attention, positions)
+        with self._editing(tokens, attention), self._skipping(*resume) if resume else contextlib.nullcontext():
+            return self._trunk(tokens, attention, positions)
+
+    @torch.no_grad()
+    def block_output(self, texts_or_tokens: Any, layer: int, *, positions: Tensor | None = None) -> Any:
+        """What block `layer` returns, in the architecture's own form, for `hidden(..., resume=...)`."""
+        tokens, attention = self.batch(texts_or_tokens)
+        found: list[Any] = []
+
+        def keep(module: nn.Module, args: Any, output: Any) -> None:
+            found.append(output)
+            raise _Stop
+
+        handle = self.parts.blocks[layer].register_forward_hook(keep)
+        try:
+            with self._editing(tokens, attention), contextlib.suppress(_Stop):
+                self._trunk(tokens, attention, positions)
+        finally:
+            handle.remove()
+        return found[0]
 
     def logits_of(self, hidden: Tensor) -> Tensor:
         """Logits [..., vocab] of hidden states [..., d_model], with the architecture's scaling and soft cap."""
@@ -248,11 +271,22 @@ class Model:
             arguments["position_ids"] = (attention.long().cumsum(-1) - 1).clamp_min(0)
         if "position_ids" not in _signature(self.parts.trunk):
             arguments.pop("position_ids")
-        with self._editing(tokens, attention):
-            return self.parts.trunk(**arguments).last_hidden_state
+        return self.parts.trunk(**arguments).last_hidden_state
 
     @contextlib.contextmanager
-    def _reading(self, sites: list[Site], out: Capture, *, stop: bool) -> Iterator[None]:
+    def _skipping(self, layer: int, output: Any) -> Iterator[None]:
+        """Let the blocks below `layer` return `output` without computing."""
+        skipped = list(self.parts.blocks)[:layer]
+        for block in skipped:
+            block.forward = lambda *args, **kwargs: output
+        try:
+            yield
+        finally:
+            for block in skipped:
+                del block.forward  # the class's own method again
+
+    @contextlib.contextmanager
+    def _reading(self, sites: list[Site], out: Capture) -> Iterator[None]:
         deepest = max((s.layer for s in sites), default=-1)
         handles = [self._on(site, lambda value, s=site: out.__setitem__(s, value.detach())) for site in sites]
 
@@ -260,7 +294,7 @@ class Model:
             raise _Stop
 
         try:
-            if stop and sites:
+            if sites:
                 # registered after the readers, so the deepest block's own output is read before it stops
                 handles.append(self.parts.blocks[deepest].register_forward_hook(stop_here))
             yield

@@ -40,7 +40,12 @@ def prefixes(d_sae: int) -> Matryoshka:
 
 
 def gemma_scope_2(
-    sites: tuple[str, ...] = ("L12.resid_post",), *, model: str = "gemma-3-270m", n_layers: int = 18, d_sae: int = 16384, tokens: int = 10**9
+    sites: tuple[str, ...] = ("L12.resid_post",),
+    *,
+    model: str = "gemma-3-270m",
+    n_layers: int = 18,
+    d_sae: int = 16384,
+    tokens: int = 10**9,
 ) -> RunRecipe:
     """The release's recipe as published, for SAEs on `sites`."""
     members = tuple(
@@ -91,7 +96,9 @@ def scaled(members: tuple[MemberRecipe, ...], tokens: int, *, epochs: float = 3.
     )
 
 
-def small(sites: tuple[tuple[str, str], ...], *, d_sae: int = 16384, l0: float = 60.0, tokens: int = 250_000, epochs: float = 3.0) -> TrainingRecipe:
+def small(
+    sites: tuple[tuple[str, str], ...], *, d_sae: int = 16384, l0: float = 60.0, tokens: int = 250_000, epochs: float = 3.0
+) -> TrainingRecipe:
     """SAEs and skip-transcoders for (input, output) `sites` on a small budget."""
     members = tuple(
         MemberRecipe(
@@ -103,7 +110,7 @@ def small(sites: tuple[tuple[str, str], ...], *, d_sae: int = 16384, l0: float =
             matryoshka=prefixes(d_sae),
             skip=a != b,
             l0_target=l0,
-            metric="per-dim",
+            metric_power=1.0,
         )
         for a, b in sites
     )

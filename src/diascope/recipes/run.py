@@ -20,16 +20,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from diascope.activations import RowReader
 from diascope.config import config_hash, to_data
 from diascope.dictionaries import Dictionary, load_dictionary, save_dictionary
 from diascope.dictionaries.formats.gemma_scope_2 import folder_name
 from diascope.evals import Evaluation, evaluate
+from diascope.evals.text import EvalText
 from diascope.harvest import Harvest, harvest
 from diascope.latents.build import build_index
 from diascope.latents.examples import counted, stored_rows
 from diascope.models import Model, load_model
+from diascope.sites import Site
 from diascope.storage.files import read_json, write_json
 from diascope.tokens import Corpus, Sequences, open_corpus, pack, split
 from diascope.training import TrainingRecipe, train_group
@@ -62,13 +65,15 @@ class RunRecipe:
     """Tokens harvested, BOS included."""
     context: int = 512
     """Tokens a packed sequence."""
-    held_out: float = 0.05
+    held_out: float = 0.1
     """Share of documents never trained on, chosen by the hash of their names."""
+    calibration_tokens: int = 8_192
+    """Tokens of held-out documents on which thresholds are set to the target L0."""
     eval_corpus: str = "wikipedia-passages"
     """Evaluation text; "held-out" takes the training corpus's own held-out documents."""
     eval_tokens: int = 16_384
     """Tokens for L0, FVU, density."""
-    ce_tokens: int = 4_096
+    ce_tokens: int = 2_048
     """Tokens for CE and KL; the unembedding costs more than the trunk."""
     index_tokens: int = 131_072
     """Tokens swept for the explorer's examples."""
@@ -140,7 +145,14 @@ class Run:
             return {n: load_dictionary(self.folder(n)) for n in self.names}
         reader = self.harvest()
         progress = self.stage("train", "rows")
-        trained = train_group(self.recipe.training, reader, self.workspace / "training", model=self.recipe.model, progress=progress)
+        trained = train_group(
+            self.recipe.training,
+            reader,
+            self.workspace / "training",
+            model=self.recipe.model,
+            calibration=self._held_out_rows,
+            progress=progress,
+        )
         out = {}
         for t in trained:
             t.dictionary.provenance = self._provenance() | {"training": t.facts}
@@ -150,13 +162,24 @@ class Run:
             out[t.recipe.name] = t.dictionary
         return out
 
+    def _held_out_rows(self) -> dict[Site, Tensor]:
+        """Rows of held-out documents at the members' input sites, for calibrating thresholds."""
+        documents = split(self.corpus, held_out=self.recipe.held_out, seed=self.recipe.seed)[1]
+        if not documents:
+            raise ValueError("no document is held out to calibrate on: raise held_out, or give more documents")
+        sequences = pack(self.model, documents, context=self.recipe.context, max_tokens=self.recipe.calibration_tokens)
+        sites = list(dict.fromkeys(Site.parse(m.site_in) for m in self.recipe.training.members))
+        return EvalText(self.model, sequences).capture(sites)
+
     def evaluate(self) -> dict[str, Evaluation] | None:
         """Evaluate beside the controls and write the cards; None when the cards are there already."""
         dictionaries = {n: load_dictionary(self.folder(n)) for n in self.names}
         if all(d.card for d in dictionaries.values()):
             return None
         reader, r = RowReader(self.workspace / "spool"), self.recipe
-        sample = np.sort(np.random.Generator(np.random.Philox(key=r.seed)).choice(len(reader), min(16_384, len(reader)), replace=False))
+        sample = np.sort(
+            np.random.Generator(np.random.Philox(key=r.seed)).choice(len(reader), min(16_384, len(reader)), replace=False)
+        )
         sequences = pack(self.model, self._eval_documents(), context=r.context, max_tokens=r.eval_tokens, seed=r.seed)
         results = evaluate(
             self.model,
@@ -197,9 +220,15 @@ class Run:
         return {
             "recipe": to_data(self.recipe),
             "recipe_hash": config_hash(self.recipe),
-            "corpus": {"name": self.corpus.name, "sha256": self.corpus.sha256, "licence": self.corpus.licence, "source": self.corpus.source},
+            "corpus": {
+                "name": self.corpus.name,
+                "sha256": self.corpus.sha256,
+                "licence": self.corpus.licence,
+                "source": self.corpus.source,
+            },
             "model": {"name": self.model.name, "dtype": str(self.model.dtype).removeprefix("torch.")},
-            "versions": {p: version(p) for p in packages} | {"diascope": version("diascope"), "python": platform.python_version()},
+            "versions": {p: version(p) for p in packages}
+            | {"diascope": version("diascope"), "python": platform.python_version()},
         }
 
 

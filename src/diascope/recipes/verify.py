@@ -57,7 +57,9 @@ def _errors(dictionary: Dictionary, model: Model, path: Path, n_sequences: int, 
     with safe_open(path, "pt") as file:
         tokens, activations = file.get_tensor("tokens"), file.get_tensor("activations")
         sequence, position = file.get_tensor("seq_ids").long(), file.get_tensor("positions").long()
-    common = torch.bincount(sequence[activations > 0].flatten(), minlength=len(tokens)).topk(min(n_sequences, len(tokens))).indices
+    common = (
+        torch.bincount(sequence[activations > 0].flatten(), minlength=len(tokens)).topk(min(n_sequences, len(tokens))).indices
+    )
     errors = []
     for s in common.tolist():
         seen = model.capture(tokens[s][None].long(), [dictionary.site_in])

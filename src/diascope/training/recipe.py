@@ -33,8 +33,9 @@ class MemberRecipe:
     """Where the skip starts: "ridge" (the least-squares map, found from the stored rows) or "zeros"."""
     l0_target: float = 60.0
     """Active latents a token at the end; reached by calibrating thresholds, or by the penalty for JumpReLU."""
-    metric: str = "scalar"
-    """Unit in which errors are measured: "scalar" (one scale a site) or "per-dim" (each dimension by its own deviation)."""
+    metric_power: float = 0.0
+    """How errors weigh dimensions: each is divided by its standard deviation to this power. 0 is one scale a site (the
+    release), 1 standardises; the fold undoes it exactly. On Gemma 3 a few dimensions hold most variance: see docs/training.md."""
 
 
 @dataclass(frozen=True)

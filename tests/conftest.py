@@ -1,0 +1,62 @@
+"""Shared subjects: a tiny random Gemma 3, and one small real run on Gemma 3 270M for the tests marked `real`."""
+
+import os
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+
+from diascope.dictionaries import Dictionary, DictionaryConfig
+from diascope.models.toy import toy_model
+
+
+@pytest.fixture(scope="session")
+def toy():
+    return toy_model()
+
+
+@pytest.fixture
+def make_dictionary():
+    def make(d=32, S=64, kind="sae", skip=False, theta=0.3, seed=0, **config):
+        g = torch.Generator().manual_seed(seed)
+        site_in, site_out = ("L2.resid_post",) * 2 if kind == "sae" else ("L2.mlp_in", "L2.mlp_out")
+        tensors = {
+            "W_enc": torch.randn(d, S, generator=g) / d**0.5,
+            "W_dec": torch.nn.functional.normalize(torch.randn(S, d, generator=g), dim=1),
+            "b_enc": torch.randn(S, generator=g) * 0.1,
+            "b_dec": torch.randn(d, generator=g),
+            "threshold": torch.rand(S, generator=g) * theta,
+        }
+        if skip:
+            tensors["W_skip"] = torch.randn(d, d, generator=g) / d**0.5
+        return Dictionary(
+            DictionaryConfig(kind, "toy", site_in, site_out, d, d, S, skip=skip, l0_target=8.0, **config), tensors
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def real_workspace(tmp_path_factory):
+    """The demo's whole line on the real model at a small budget, run as a user would run it."""
+    import subprocess
+    import sys
+
+    workspace = tmp_path_factory.mktemp("real") / "workspace"
+    command = [
+        sys.executable,
+        "-m",
+        "diascope.cli",
+        "demo",
+        "--tokens",
+        "12288",
+        "--epochs",
+        "1",
+        "--no-serve",
+        "--workspace",
+        str(workspace),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1100)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return workspace

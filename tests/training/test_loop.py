@@ -1,0 +1,143 @@
+"""Runs: exact resumption, the fold, thresholds that reach their target, and a log that does not touch the data."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from diascope.activations import RowReader, Rows, RowWriter
+from diascope.dictionaries import BatchTopK, JumpReLU, Matryoshka, load_dictionary, save_dictionary
+from diascope.sites import Site
+from diascope.storage.files import sha256_file
+from diascope.training import MemberRecipe, TrainingRecipe, train_group
+from diascope.training.batches import Batches
+from diascope.training.health import troubles
+from diascope.training.loop import Group, least_squares
+from diascope.training.member import StepStats
+
+IN, OUT = Site(1, "mlp_in"), Site(1, "mlp_out")
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory):
+    """Rows with 40 planted directions, very unequal scales, and a target that is half affine, half sparse."""
+    folder = tmp_path_factory.mktemp("spool")
+    g = torch.Generator().manual_seed(0)
+    directions = torch.nn.functional.normalize(torch.randn(40, 16, generator=g), dim=1)
+    writer = RowWriter(folder, {"format": "diascope-spool-1", "sites": [str(IN), str(OUT)], "widths": [16, 16]})
+    A, scale = torch.randn(16, 16, generator=g) / 4, torch.logspace(0, 2, 16)
+    for run in range(2):
+        f = torch.rand(2000, 40, generator=g) * (torch.rand(2000, 40, generator=g) < 0.08)
+        x = (f @ directions) * scale + 5
+        y = 0.5 * (x @ A) + (f * (f > 0.3)) @ directions.roll(1, 1) * 20
+        ids = torch.arange(2000)
+        writer.write(run, Rows({IN: x, OUT: y}, ids, ids, ids))
+    return RowReader(folder)
+
+
+def recipe(activation=None, **run):
+    choices = {"d_sae": 64, "matryoshka": Matryoshka((8, 64), (1.0, 1.0)), "l0_target": 4.0}
+    activation = activation or BatchTopK(4)
+    members = (
+        MemberRecipe("sae", str(IN), str(IN), activation=activation, metric_power=1.0, **choices),
+        MemberRecipe("transcoder", str(IN), str(OUT), activation=activation, skip=True, **choices),
+    )
+    settings = {"epochs": 4, "batch": 256, "lr": 3e-3, "lr_warmup": 5, "l0_warmup": 10, "decoder_start": "he", "beta2": 0.99}
+    return TrainingRecipe(members, **{**settings, **run})
+
+
+def test_training_reduces_the_error_and_reaches_the_target_l0(reader, tmp_path):
+    trained = train_group(recipe(epochs=40), reader, tmp_path, model="toy")
+    for t in trained:
+        d = t.dictionary
+        x, y = (reader.read(s, np.arange(len(reader))) for s in (d.site_in, d.site_out))
+        fvu = float((y - d(x)).square().sum() / (y - y.mean(0)).square().sum())
+        assert fvu < 0.35, (t.recipe.name, fvu)
+        assert float(d.encode(x).counts.float().mean()) == pytest.approx(4.0, rel=0.1)
+        assert torch.allclose(d.W_dec.norm(dim=1), torch.ones(64), atol=1e-5)
+    x, y = reader.read(IN, np.arange(4000)), reader.read(OUT, np.arange(4000))
+    d = trained[1].dictionary
+    A = least_squares(reader, IN, OUT, np.arange(4000))
+    affine = (x - x.mean(0)) @ A + y.mean(0)
+    assert (y - d(x)).square().sum() < 0.95 * (y - affine).square().sum()
+
+
+def test_an_interrupted_run_goes_on_bit_for_bit(reader, tmp_path):
+    whole = train_group(recipe(), reader, tmp_path / "whole", model="toy")
+    for stop_at in (3, 17, 40):  # three interruptions of one run
+        group = Group(recipe(), reader, tmp_path / "parts", "toy")
+        count = iter(range(group.step, stop_at))
+        assert not group.run(lambda *_: None, lambda: next(count, None) is None)
+    parts = train_group(recipe(), reader, tmp_path / "parts", model="toy")
+    for name, kind in (("whole", whole), ("parts", parts)):
+        for t in kind:
+            save_dictionary(t.dictionary, tmp_path / "out" / name / t.recipe.name, probe=t.probe)
+    for member in ("sae", "transcoder"):
+        a, b = (sha256_file(tmp_path / "out" / name / member / "weights.safetensors") for name in ("whole", "parts"))
+        assert a == b
+    logs = [
+        [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()] for name in ("whole", "parts")
+    ]
+    assert logs[0] == logs[1]
+
+
+def test_another_recipe_does_not_continue_this_run(reader, tmp_path):
+    train_group(recipe(epochs=1), reader, tmp_path, model="toy")
+    with pytest.raises(ValueError, match="another recipe"):
+        train_group(recipe(epochs=2), reader, tmp_path, model="toy")
+
+
+def test_the_seed_has_an_effect(reader, tmp_path):
+    a, b = (train_group(recipe(epochs=1, seed=s), reader, tmp_path / str(s), model="toy")[0].dictionary for s in (0, 1))
+    assert not torch.equal(a.W_dec, b.W_dec)
+
+
+def test_folding_is_exact_for_every_metric(reader, tmp_path):
+    for power in (0.0, 0.5, 1.0):
+        base = recipe(epochs=1)
+        members = tuple(dataclasses.replace(m, metric_power=power) for m in base.members)
+        for t in train_group(dataclasses.replace(base, members=members), reader, tmp_path / str(power), model="toy"):
+            save_dictionary(t.dictionary, tmp_path / f"{power}-{t.recipe.name}", probe=t.probe)  # checks the float64 probe
+            load_dictionary(tmp_path / f"{power}-{t.recipe.name}")
+            assert len(t.probe["x"]) == 64 and float(t.probe["latents"].abs().sum()) > 0
+
+
+def test_jumprelu_follows_the_target_by_its_penalty(reader, tmp_path):
+    r = recipe(JumpReLU(bandwidth=0.3), epochs=60, l0_coefficient=0.05, theta_start=0.1)
+    train_group(r, reader, tmp_path, model="toy")
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    l0 = [line["l0"] for line in lines if line["member"] == "sae"]
+    assert abs(l0[-1] - 4) < 2 and abs(l0[-1] - 4) < 0.5 * abs(l0[0] - 4)
+
+
+def test_every_row_is_seen_once_an_epoch():
+    batches = Batches(np.arange(10, 110), 30, 3.0, seed=0)
+    seen = np.concatenate([batches[i] for i in range(batches.steps)])
+    assert batches.steps == 10 and (np.bincount(seen)[10:] == 3).all()
+    assert (batches[4] == Batches(np.arange(10, 110), 30, 3.0, seed=0)[4]).all()
+
+
+def test_outlier_rows_are_counted_when_left_out(reader, tmp_path):
+    norms = reader.norms(IN).numpy()
+    group = Group(recipe(max_norm_ratio=1.5), reader, tmp_path, "toy")
+    assert group.left_out == int((norms > 1.5 * np.median(norms)).sum()) > 0
+
+
+def test_health_names_the_trouble(reader, tmp_path):
+    member = Group(recipe(), reader, tmp_path, "toy").members[0]
+    assert troubles(member, StepStats(0.2, 4.0, 0.1, 0), 90, 100) == []
+    said = troubles(member, StepStats(2.0, 40.0, 0.1, 60), 90, 100)
+    assert len(said) == 3 and "dead" in said[1] and "L0" in said[2]
+    assert "not finite" in troubles(member, StepStats(float("nan"), 4.0, 0.1, 0), 5, 100)[0]
+
+
+def test_a_spool_refuses_values_that_overflowed(tmp_path):
+    writer = RowWriter(tmp_path, {"sites": [str(IN)]})
+    ids = torch.arange(2)
+    with pytest.raises(ValueError, match="not finite"):
+        writer.write(0, Rows({IN: torch.tensor([[1.0], [float("inf")]])}, ids, ids, ids))
+    assert not writer.has(0)
+    with pytest.raises(ValueError, match="another harvest"):
+        RowWriter(tmp_path, {"sites": [str(OUT)]})
