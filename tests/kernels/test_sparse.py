@@ -17,7 +17,7 @@ def sample(seed, rows=7, width=12, bar=0.4):
 
 @given(st.integers(0, 50), st.sampled_from([0.4, 1.5, 99.0]))
 def test_products_equal_the_dense_ones(seed, bar):
-    pre, dense, f, W, G = sample(seed, bar=bar)
+    _pre, dense, f, W, G = sample(seed, bar=bar)
     assert torch.equal(f.dense(), dense) and torch.equal(f.counts, (dense != 0).sum(1))
     assert torch.allclose(decode(f, W), dense @ W)
     assert torch.allclose(weight_gradient(f, G), dense.t() @ G)

@@ -69,7 +69,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(reader, tmp_path):
     for stop_at in (3, 17, 40):  # three interruptions of one run
         group = Group(recipe(), reader, tmp_path / "parts", "toy")
         count = iter(range(group.step, stop_at))
-        assert not group.run(lambda *_: None, lambda: next(count, None) is None)
+        assert not group.run(lambda *_: None, lambda count=count: next(count, None) is None)
     parts = train_group(recipe(), reader, tmp_path / "parts", model="toy")
     for name, kind in (("whole", whole), ("parts", parts)):
         for t in kind:

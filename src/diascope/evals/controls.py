@@ -27,7 +27,7 @@ def controls(dictionary: Dictionary, x: Tensor, y: Tensor, *, seed: int = 0) -> 
     """
     mean = y.mean(0)
     k = round(dictionary.config.l0_target or 60)
-    values, basis = torch.linalg.eigh(((y - mean).t() @ (y - mean)).double())
+    _values, basis = torch.linalg.eigh(((y - mean).t() @ (y - mean)).double())
     basis = basis.flip(1).float()  # largest variance first
 
     def pca(_: Tensor, target: Tensor) -> Tensor:

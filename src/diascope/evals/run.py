@@ -182,7 +182,7 @@ def _facts(model: Model, d: Dictionary, sequences: Sequences, text: EvalText, sh
         "predictions": int(short.predicts.sum()),
         "documents": len(np.unique(text.documents)),
         "documents_of_predictions": len(np.unique(short.documents_of_predictions)),
-        "excluded": "special tokens (BOS, padding): neither counted nor replaced",
+        "excluded": "special tokens (BOS, padding), neither counted nor replaced",
         "ablation": "mean vector of the training rows",
         "data": config_hash(sequences.tokens.tolist()),
         "seed": seed,

@@ -40,7 +40,8 @@ def build_index(
     """
     firings = sweep(dictionaries, rows, progress=lambda done: progress(done, total_rows, "finding firings"))
     seen = torch.from_numpy(np.unique(sequences.tokens)).long()
-    shown: set[int] = set(seen.tolist())
+    seen = seen[model.ordinary(seen).cpu()]
+    shown = set(np.unique(sequences.tokens).tolist())
     with commit_folder(folder, overwrite=True) as work:
         (work / "corpus").mkdir()
         np.save(work / "corpus" / "tokens.npy", sequences.tokens)

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -126,7 +127,7 @@ def groups(firings: Firings, sequences: Sequences, latent: int, *, top: int = 12
     out = [Group("top", float(activation[chosen[-1]]), high, len(chosen) / len(activation), here.start + chosen)]
     edges = np.linspace(high, 0, INTERVALS + 1)
     draw = rng.generator(seed, "examples", latent)
-    for upper, lower in zip(edges[:-1], edges[1:], strict=True):
+    for upper, lower in itertools.pairwise(edges):
         inside = np.flatnonzero((activation <= upper) & (activation > lower))
         if len(inside):
             picked = np.sort(_distinct(draw.permutation(inside)[: 16 * each], document, each, set()))

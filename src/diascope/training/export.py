@@ -26,24 +26,23 @@ def calibrate(member: Member, x: Tensor) -> float:
     """
     x = x / member.scale_in
     xc = x - member.b_dec if member.is_sae else x
-    k = int(round(member.recipe.l0_target * len(x)))
-    ratios: list[Tensor] = []
-    before = 0
-    for chunk in xc.split(1024):
-        pre = torch.addmm(member.b_enc, chunk, member.encoder.t())
-        if member.jump:
-            near = select_above(pre, 0.2 * member.theta)
-            theta = member.theta[near.index].clamp_min(1e-12)
-            before += int((near.value > theta).sum())
-            ratios.append(near.value / theta)
-        else:
-            near = select_above(pre, 0.3 * member.kept_threshold)
-            before += int((near.value > member.kept_threshold).sum())
-            ratios.append(near.value)
-    found = torch.cat(ratios)
+    k = round(member.recipe.l0_target * len(x))
+    unit = member.theta.clamp_min(1e-12) if member.jump else torch.full_like(member.theta, max(member.guess, 1e-12))
+    found = _ratios(member, xc, unit, 0.5)
+    if len(found) < k:  # the last batch's bar was no guide: look at everything positive
+        found = _ratios(member, xc, unit, 0.0)
     bar = float(torch.topk(found, min(k, len(found)), sorted=False).values.min())
-    member.theta = member.theta * bar if member.jump else torch.full_like(member.theta, bar)
-    return before / len(x)
+    member.theta = unit * bar
+    return float((found > 1).sum()) / len(x)
+
+
+def _ratios(member: Member, xc: Tensor, unit: Tensor, least: float) -> Tensor:
+    """Pre-activations over `unit` [S], those above `least`, of all rows together."""
+    parts = []
+    for chunk in xc.split(1024):
+        near = select_above(torch.addmm(member.b_enc, chunk, member.encoder.t()), least * unit)
+        parts.append(near.value / unit[near.index])
+    return torch.cat(parts)
 
 
 def fold(member: Member, model: str) -> Dictionary:

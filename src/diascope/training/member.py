@@ -57,7 +57,6 @@ class Member:
         self.scale_in, self.scale_out = torch.ones(d_in), torch.ones(d_out)
         self.since_fired = torch.zeros(F, dtype=torch.int64)
         self.guess = 0.0  # last batch's selection threshold: where the next search starts
-        self.kept_threshold = 0.0  # running mean of BatchTopK's threshold
         self._second: dict[str, Tensor] = {}
         prefixes = recipe.matryoshka.prefixes if recipe.matryoshka else (F,)
         if prefixes[-1] != F:
@@ -96,6 +95,20 @@ class Member:
             self.encoder = self.decoder @ (residual.t() @ xc)
             self.encoder /= self.encoder.norm(dim=1, keepdim=True).clamp_min(1e-12)
             self.b_enc = -(self.encoder @ x.mean(0))
+        self._shrink(x, y)
+
+    def _shrink(self, x: Tensor, y: Tensor) -> None:
+        """Scale the encoder so that the first reconstruction has its best length: random latents overshoot many times."""
+        x, y = x[:1024], y[:1024]
+        xc = x - self.b_dec if self.is_sae else x
+        rest = y - self.b_dec - (x @ self.skip if self.skip is not None else 0)
+        pre = torch.addmm(self.b_enc, xc, self.encoder.t())
+        k = 4 * round(self.recipe.l0_target) * len(x)
+        bar = float(torch.topk(pre.flatten(), min(k, pre.numel()), sorted=False).values.min())
+        first = decode(select_above(pre, max(bar, 0.0)), self.decoder)
+        best = float((first * rest).sum() / first.square().sum().clamp_min(1e-12))
+        self.encoder *= min(1.0, max(best, 0.02))
+        self.b_enc *= min(1.0, max(best, 0.02))
 
     # -- one step
     def step(self, x: Tensor, y: Tensor, step: int, steps: int) -> StepStats:
@@ -145,14 +158,13 @@ class Member:
         if self.jump:
             bandwidth = self.recipe.activation.bandwidth  # type: ignore[union-attr]
             return select_above(pre, (self.theta - bandwidth / 2).clamp_min(0))
-        k = int(round(self.recipe.l0_target * (1 + 3 * (1 - now)))) * len(pre)
+        k = round(self.recipe.l0_target * (1 + 3 * (1 - now))) * len(pre)
         near = select_above(pre, self.guess * 0.9)
         if len(near.index) < k or len(near.index) > 4 * k:  # the guess was off: look again at everything positive
             near = select_above(pre, _guess(pre, k))
         if len(near.index) > k:
             bar = torch.topk(near.value, k, sorted=False).values.min()
             self.guess = float(bar)
-            self.kept_threshold = self.guess if not self.kept_threshold else 0.99 * self.kept_threshold + 0.01 * self.guess
             near = near.kept(near.value >= bar)
         return near
 
@@ -207,7 +219,7 @@ class Member:
         names = ["decoder", "encoder", "b_enc", "b_dec", "theta", "scale_in", "scale_out", "since_fired"]
         out = {n: getattr(self, n) for n in names} | ({"skip": self.skip} if self.skip is not None else {})
         out |= {f"second.{n}": v for n, v in self._second.items()}
-        return out | {"scalars": torch.tensor([self.guess, self.kept_threshold], dtype=torch.float64)}
+        return out | {"scalars": torch.tensor([self.guess], dtype=torch.float64)}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Continue from what `state` returned."""
@@ -216,7 +228,7 @@ class Member:
                 self._second[name.removeprefix("second.")] = value.clone()
             elif name != "scalars":
                 setattr(self, name, value.clone())
-        self.guess, self.kept_threshold = map(float, state["scalars"])
+        self.guess = float(state["scalars"][0])
 
 
 def _segments(f: SparseLatents, prefixes: Tensor) -> SparseLatents:

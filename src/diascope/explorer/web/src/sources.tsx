@@ -82,7 +82,7 @@ export function Sources() {
               {s.card.facts && (
                 <p class="faint small">
                   {whole(Number(s.card.facts.tokens))} tokens of {String(s.card.facts.documents)} held-out documents; losses on{" "}
-                  {whole(Number(s.card.facts.predictions))} predictions. Hover a number for its interval. {String(s.card.facts.excluded)}.
+                  {whole(Number(s.card.facts.predictions))} predictions. Hover a number for its interval. Excluded: {String(s.card.facts.excluded)}.
                 </p>
               )}
             </article>
