@@ -85,6 +85,7 @@ def ratio_over_documents(
     if n_docs < 2:
         return Estimate(value, len(numerator), n_docs, float("nan"), float("nan"))
     counts = np.random.Generator(np.random.Philox(key=seed)).multinomial(n_docs, np.full(n_docs, 1 / n_docs), size=draws)
-    below = np.maximum(counts @ den, np.finfo(float).tiny)
-    low, high = np.percentile(counts @ num / below, [2.5, 97.5])
+    below = counts @ den
+    ratios = np.divide(counts @ num, below, out=np.full(draws, np.nan), where=below != 0)
+    low, high = np.nanpercentile(ratios, [2.5, 97.5]) if np.isfinite(ratios).any() else (np.nan, np.nan)
     return Estimate(value, len(numerator), n_docs, float(low), float(high))

@@ -76,7 +76,11 @@ def test_metrics_follow_their_definitions(toy, sequences, rows, make_dictionary)
     y_hat = d(y.float()).double()
     assert m["fvu"].value == pytest.approx(float((y - y_hat).square().sum() / (y - y.mean(0)).square().sum()), rel=1e-5)
     assert m["l0"].value == pytest.approx(float(d.encode(y.float()).counts.float().mean()))
-    assert m["fvu"].n == len(y) and m["fvu"].documents == len(set(sequences.document[sequences.document >= 0])) > 20 and m["fvu"].low < m["fvu"].value < m["fvu"].high
+    assert (
+        m["fvu"].n == len(y)
+        and m["fvu"].documents == len(set(sequences.document[sequences.document >= 0])) > 20
+        and m["fvu"].low < m["fvu"].value < m["fvu"].high
+    )
     fired = (d.encode(y.float()).dense() > 0).double().mean(0)
     assert m["dead"] == pytest.approx(float((fired == 0).double().mean()))
     assert m["dense"] == pytest.approx(float((fired > 0.1).double().mean()))
@@ -107,7 +111,7 @@ def test_controls_are_what_they_say(toy, rows, make_dictionary):
     assert set(maps) == {"mean", "pca", "token_pca", "random", "ridge"}
     error = {k: float((y - f(x, y)).square().sum()) for k, f in maps.items()}
     assert error["token_pca"] < error["pca"] < error["mean"] and error["ridge"] < error["mean"]
-    u, s, v = torch.linalg.svd((y - y.mean(0)).double(), full_matrices=False)
+    _u, s, _v = torch.linalg.svd((y - y.mean(0)).double(), full_matrices=False)
     best = float(s[8:].square().sum())  # Eckart-Young: no 8-dimensional subspace does better
     assert error["pca"] == pytest.approx(best, rel=1e-4)
     solution = torch.linalg.lstsq(torch.cat([x, torch.ones(len(x), 1)], 1).double(), y.double()).solution
@@ -116,5 +120,5 @@ def test_controls_are_what_they_say(toy, rows, make_dictionary):
 
 
 def test_a_dictionary_of_another_width_is_refused(toy, sequences, make_dictionary):
-    with pytest.raises(ValueError, match="width 16 at L2.resid_post, but toy-gemma3_text has 32"):
+    with pytest.raises(ValueError, match=r"width 16 at L2\.resid_post, but toy-gemma3_text has 32"):
         evaluate(toy, {"d": make_dictionary(d=16)}, sequences)

@@ -21,14 +21,18 @@ def built(toy, tmp_path_factory):
     docs = [Document(f"d{i}", " ".join(r.choice(WORDS, 14))) for i in range(60)]
     sequences = pack(toy, docs, context=64, max_tokens=64 * 40)
     g = torch.Generator().manual_seed(0)
-    config = DictionaryConfig("sae", "toy", "L2.resid_post", "L2.resid_post", 32, 32, 64, matryoshka=Matryoshka((16, 64), (1.0, 1.0)))
+    config = DictionaryConfig(
+        "sae", "toy", "L2.resid_post", "L2.resid_post", 32, 32, 64, matryoshka=Matryoshka((16, 64), (1.0, 1.0))
+    )
     tensors = {
         "W_enc": torch.randn(32, 64, generator=g) / 5, "W_dec": torch.nn.functional.normalize(torch.randn(64, 32, generator=g), dim=1),
         "b_enc": torch.zeros(64), "b_dec": torch.zeros(32), "threshold": torch.full((64,), 1.0),
     }  # fmt: skip
     tensors["b_enc"][7] = -1e6  # a dead latent
     d = Dictionary(config, tensors)
-    folder = build_index(toy, {"sae": d}, sequences, live_rows(toy, sequences, [d.site_in]), tmp_path_factory.mktemp("i") / "index")
+    folder = build_index(
+        toy, {"sae": d}, sequences, live_rows(toy, sequences, [d.site_in]), tmp_path_factory.mktemp("i") / "index"
+    )
     return Index(folder), d, sequences
 
 
@@ -76,7 +80,9 @@ def test_no_examples_for_dead_latents_no_zeros_no_repeated_documents(toy, built)
             assert all(e.fired and 0 < e.fired[0][1] for e in group.examples)
             owners = [int(sequences.document[e.sequence, e.first + e.peak]) for e in group.examples]
             inside = (f[:, j] >= group.low) & (f[:, j] <= group.high) & (f[:, j] > 0)
-            if group.label == "interval" and inside.sum() <= 64:  # all candidates are looked at: repeats only if there is no other
+            if (
+                group.label == "interval" and inside.sum() <= 64
+            ):  # all candidates are looked at: repeats only if there is no other
                 assert len(set(owners)) == min(len(owners), len(set(document[inside])))
         assert not groups or sum(g.share for g in groups[1:]) == pytest.approx(1)
 

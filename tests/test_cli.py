@@ -1,0 +1,118 @@
+"""Commands as a user types them: one clear sentence and exit code 2 on wrong input."""
+
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from diascope.dictionaries import save_dictionary
+
+
+def run(*arguments):
+    return subprocess.run([sys.executable, "-m", "diascope.cli", *map(str, arguments)], capture_output=True, text=True)
+
+
+def refused(done, says):
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert says in " ".join(done.stderr.split()) and "Traceback" not in done.stderr, done.stderr
+    return True
+
+
+@pytest.mark.parametrize("command", ["demo", "train", "eval", "convert", "explore", "verify"])
+def test_help_shows_defaults(command):
+    done = run(command, "--help")
+    assert done.returncode == 0 and "default" in done.stdout + done.stderr
+
+
+def test_missing_folders(tmp_path):
+    refused(run("convert", tmp_path / "gone", tmp_path / "out"), "there is no dictionary folder")
+    refused(run("explore", tmp_path), "is no index")
+    refused(run("verify", tmp_path), "no config.json")
+    refused(run("train", "--model", tmp_path, "--workspace", tmp_path / "w"), "no config.json")
+
+
+def test_damaged_weights_leave_nothing_behind(make_dictionary, tmp_path):
+    folder = save_dictionary(make_dictionary(), tmp_path / "g", format="gemma-scope-2")
+    (folder / "params.safetensors").write_bytes((folder / "params.safetensors").read_bytes()[:-9])
+    refused(run("convert", folder, tmp_path / "out", "--format", "diascope"), "damaged")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["g"]
+
+
+def test_convert_both_ways_and_refuse_to_overwrite(make_dictionary, tmp_path):
+    folder = save_dictionary(make_dictionary(), tmp_path / "d")
+    assert run("convert", folder, tmp_path / "g").returncode == 0
+    assert run("convert", tmp_path / "g", tmp_path / "d2", "--format", "diascope").returncode == 0
+    assert (tmp_path / "d" / "weights.safetensors").read_bytes() == (tmp_path / "d2" / "weights.safetensors").read_bytes()
+    refused(run("convert", folder, tmp_path / "g"), "exists already")
+
+
+@pytest.fixture(scope="module")
+def toy_folder(toy, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("toy")
+    toy.module.save_pretrained(folder)
+    toy.tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_train_end_to_end_on_a_users_own_model_and_text(toy_folder, tmp_path):
+    text = tmp_path / "own.txt"
+    text.write_text("\n\n".join(f"Document {i}. " + "the cat sat on a mat " * (i % 5 + 3) for i in range(60)))
+    common = [
+        "train",
+        "--model",
+        toy_folder,
+        "--text",
+        text,
+        "--tokens",
+        "4096",
+        "--latents",
+        "64",
+        "--l0",
+        "6",
+        "--workspace",
+        tmp_path / "w",
+    ]
+    done = run(*common, "--site", "L1.resid_post", "L2.mlp_in:L2.mlp_out")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "fixed PCA" in done.stdout and "ridge" in done.stdout
+    assert (tmp_path / "w/gemma-scope-2/resid_post/layer_1_width_64_l0_medium/params.safetensors").exists()
+    assert run("verify", tmp_path / "w/dictionaries/sae", tmp_path / "w/dictionaries/transcoder").returncode == 0
+    refused(run(*common, "--site", "L1.resid_post"), "another recipe")
+    refused(
+        run("train", "--model", toy_folder, "--text", text, "--workspace", tmp_path / "x", "--site", "L9.resid_post"),
+        "layers are 0 to 3",
+    )
+    refused(
+        run("train", "--model", toy_folder, "--text", text, "--workspace", tmp_path / "y", "--site", "nonsense"),
+        "no site is called",
+    )
+    refused(
+        run("eval", tmp_path / "w/dictionaries/sae", "--model", toy_folder, "--text", tmp_path / "gone.txt"),
+        "there is no text file",
+    )
+
+
+def test_text_that_is_no_utf8_and_other_widths(toy_folder, make_dictionary, tmp_path):
+    bad = tmp_path / "bad.txt"
+    bad.write_bytes(b"\xff\xfe\xfd" * 50)
+    refused(run("train", "--model", toy_folder, "--text", bad, "--workspace", tmp_path / "w"), "not UTF-8")
+    folder = save_dictionary(make_dictionary(d=16), tmp_path / "d")
+    good = tmp_path / "good.txt"
+    good.write_text("the cat sat on a mat and the dog ran off " * 20)
+    refused(run("eval", folder, "--model", toy_folder, "--text", good, "--fit-text", "None"), "has width 16")
+
+
+def test_port_in_use(tmp_path):
+    import json
+
+    import numpy as np
+
+    (tmp_path / "corpus").mkdir()
+    np.save(tmp_path / "corpus" / "tokens.npy", np.zeros((1, 1), np.int32))
+    (tmp_path / "corpus" / "strings.json").write_text("{}")
+    (tmp_path / "index.json").write_text(json.dumps({"format": "diascope-index-1", "model": "toy"}))
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        s.listen()
+        refused(run("explore", tmp_path, "--port", s.getsockname()[1]), "is in use")
