@@ -6,12 +6,17 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from rich.console import Console
 
 from diascope.progress import Bars
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diascope.dictionaries import Dictionary
 
 out = Console()
 
@@ -123,7 +128,11 @@ class Eval:
             rows = None
             if self.fit_text:
                 fit = EvalText(model, pack(model, open_corpus(self.fit_text).documents, context=self.context, max_tokens=8_192))
-                rows = lambda d: tuple(fit.capture([d.site_in, d.site_out])[s] for s in (d.site_in, d.site_out))  # noqa: E731
+
+                def rows(d: Dictionary) -> tuple[Tensor, Tensor]:
+                    seen = fit.capture([d.site_in, d.site_out])
+                    return seen[d.site_in], seen[d.site_out]
+
             results = evaluate(
                 model,
                 dictionaries,
@@ -131,7 +140,7 @@ class Eval:
                 training_rows=rows,
                 ce_tokens=self.ce_tokens,
                 progress=bars.stage("evaluate", "maps"),
-            )  # type: ignore[arg-type]
+            )
         _tables({name: r.card() for name, r in results.items()})
         if self.json:
             write_json(self.json, {name: r.card() for name, r in results.items()})

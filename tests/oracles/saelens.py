@@ -41,4 +41,6 @@ x = torch.from_numpy(np.load(sys.argv[2]).astype(np.float32))
 with torch.no_grad():
     latents, output = sae.encode(x), sae(x)
 np.savez_compressed(sys.argv[3], x=x.numpy(), latents=latents.numpy(), output=output.numpy())
-print(json.dumps({"sae_id": sae_id, "class": type(sae).__name__, "hook": sae.cfg.to_dict().get("metadata", {}).get("hook_name")}))
+print(
+    json.dumps({"sae_id": sae_id, "class": type(sae).__name__, "hook": sae.cfg.to_dict().get("metadata", {}).get("hook_name")})
+)

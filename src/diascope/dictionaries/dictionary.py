@@ -52,6 +52,13 @@ class Dictionary(nn.Module):
     b_dec [d_out], and W_skip [d_in, d_out] or None. Built from `config` with zeros; `load_dictionary` fills it.
     """
 
+    W_enc: Tensor
+    W_dec: Tensor
+    b_enc: Tensor
+    b_dec: Tensor
+    threshold: Tensor
+    W_skip: Tensor | None
+
     def __init__(self, config: DictionaryConfig, tensors: dict[str, Tensor]) -> None:
         super().__init__()
         self.config = config

@@ -104,7 +104,7 @@ class _Api:
         return {"total": total, "offset": offset, "rows": [self._row(source, int(j)) for j in latents]}
 
     def _row(self, source: Source, latent: int) -> dict[str, Any]:
-        values = {k: _number(c[latent]) for k, c in source.columns.items()}
+        values: dict[str, Any] = {k: _number(c[latent]) for k, c in source.columns.items()}
         if "top_token" in values:
             values["top_token"] = self.index.text(int(values["top_token"] or 0))
         return {"latent": latent, **values}

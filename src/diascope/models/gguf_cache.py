@@ -10,6 +10,7 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -30,7 +31,7 @@ def converted(gguf: Path, *, progress: Callable[[str], None] = lambda _: None) -
         where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
         tokenizer = AutoTokenizer.from_pretrained(**where)
         config = GgufConfig(dequantize=True)  # else weights stay quantised: a forward pass is 15 times slower
-        module = AutoModelForCausalLM.from_pretrained(**where, quantization_config=config, dtype=torch.float32)
+        module: Any = AutoModelForCausalLM.from_pretrained(**where, quantization_config=config, dtype=torch.float32)
         if hasattr(module.config, "quantization_config"):
             del module.config.quantization_config
         module.save_pretrained(work)

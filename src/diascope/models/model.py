@@ -42,7 +42,7 @@ class Capture(dict):
 class Model:
     """A decoder with its tokenizer. `module` stays the plain Hugging Face object; nothing in it is replaced."""
 
-    def __init__(self, module: nn.Module, tokenizer: Any, name: str) -> None:
+    def __init__(self, module: Any, tokenizer: Any, name: str) -> None:
         self.module = module.eval()
         self.tokenizer = tokenizer
         self.name = name
@@ -218,7 +218,8 @@ class Model:
     def edit(self, *edits: Edit) -> Iterator[Model]:
         """Apply `edits` to every forward pass inside the block."""
         for e in edits:
-            address(self.parts, e.read), address(self.parts, e.write)
+            for site in (e.read, e.write):
+                address(self.parts, site)  # a ValueError here, not in the middle of a forward pass
         self._edits.extend(edits)
         try:
             yield self

@@ -33,13 +33,13 @@ POST_MLP_NORM = ("post_feedforward_layernorm",)
 class Parts:
     """Where a decoder keeps what we read and write."""
 
-    trunk: nn.Module  # embeddings, blocks, final norm; returns last_hidden_state
+    trunk: Any  # a module: embeddings, blocks, final norm; returns last_hidden_state
     blocks: nn.ModuleList
-    unembedding: nn.Module | None
+    unembedding: Any  # a module, or None
     config: Any  # the text config
 
 
-def find_parts(model: nn.Module) -> Parts:
+def find_parts(model: Any) -> Parts:
     """The parts of `model` (a Hugging Face causal LM, PEFT-wrapped or not).
 
     Raises ValueError that says what was not found.
@@ -98,7 +98,7 @@ def width(parts: Parts, site: Site) -> int:
     """The length of the vector at `site`."""
     if site.kind != "attn_out":
         return int(parts.config.hidden_size)
-    module, _ = address(parts, site)
+    module: Any = address(parts, site)[0]
     module = getattr(module, "base_layer", module)  # a LoRA-wrapped projection
     if hasattr(module, "in_features"):
         return int(module.in_features)
