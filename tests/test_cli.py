@@ -76,7 +76,7 @@ def test_train_end_to_end_on_a_users_own_model_and_text(toy_folder, tmp_path):
     done = run(*common, "--site", "L1.resid_post", "L2.mlp_in:L2.mlp_out")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "fixed PCA" in done.stdout and "ridge" in done.stdout
-    assert (tmp_path / "w/gemma-scope-2/resid_post/layer_1_width_64_l0_medium/params.safetensors").exists()
+    assert (tmp_path / "w/gemma-scope-2/resid_post/layer_1_width_64_l0_small/params.safetensors").exists()
     assert run("verify", tmp_path / "w/dictionaries/sae", tmp_path / "w/dictionaries/transcoder").returncode == 0
     refused(run(*common, "--site", "L1.resid_post"), "another recipe")
     refused(
@@ -116,3 +116,12 @@ def test_port_in_use(tmp_path):
         s.bind(("127.0.0.1", 0))
         s.listen()
         refused(run("explore", tmp_path, "--port", s.getsockname()[1]), "is in use")
+    refused(run("explore", tmp_path, "--port", "70000"), "is no port")
+
+
+def test_a_truncated_model_is_named(toy, tmp_path):
+    toy.module.save_pretrained(tmp_path)
+    toy.tokenizer.save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-50])
+    refused(run("train", "--model", tmp_path, "--workspace", tmp_path / "w[x]"), "could not load the model")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 
 from diascope.progress import Bars
 
@@ -37,8 +38,11 @@ class Demo:
     """Port of the explorer; 0 takes any free one."""
 
     def run(self) -> None:
+        from diascope.explorer.server import bind
         from diascope.recipes.demo import demo
 
+        if self.serve:
+            bind(self.port).close()  # a port in use is said now, not at the end
         _carry_out(demo(self.tokens, epochs=self.epochs), self.workspace)
         if self.serve:
             _explore(self.workspace, self.port, model=True)
@@ -125,19 +129,23 @@ class Eval:
             sequences = pack(
                 model, open_corpus(self.text, field=self.field).documents, context=self.context, max_tokens=self.tokens
             )
-            rows = None
+            fit = None
             if self.fit_text:
-                fit = EvalText(model, pack(model, open_corpus(self.fit_text).documents, context=self.context, max_tokens=8_192))
+                fit = EvalText(
+                    model,
+                    pack(model, open_corpus(self.fit_text, field=self.field).documents, context=self.context, max_tokens=8_192),
+                )
 
-                def rows(d: Dictionary) -> tuple[Tensor, Tensor]:
-                    seen = fit.capture([d.site_in, d.site_out])
-                    return seen[d.site_in], seen[d.site_out]
+            def rows(d: Dictionary) -> tuple[Tensor, Tensor]:
+                assert fit is not None
+                seen = fit.capture([d.site_in, d.site_out])
+                return seen[d.site_in], seen[d.site_out]
 
             results = evaluate(
                 model,
                 dictionaries,
                 sequences,
-                training_rows=rows,
+                training_rows=rows if fit else None,
                 ce_tokens=self.ce_tokens,
                 progress=bars.stage("evaluate", "maps"),
             )
@@ -161,7 +169,9 @@ class Convert:
         from diascope.dictionaries import load_dictionary, save_dictionary
 
         save_dictionary(load_dictionary(self.source), self.target, format=self.format)
-        out.print(f"wrote {self.target} ({self.format}, lossless)")
+        kept = "every tensor" if self.format == "gemma-scope-2" else "every tensor; no probes, verify needs some"
+        lost = "; nesting, card and provenance have no place there" if self.format == "gemma-scope-2" else ""
+        out.print(f"wrote {self.target} ({self.format}: {kept}{lost})", highlight=False)
 
 
 @dataclass
@@ -209,6 +219,7 @@ COMMANDS = {"demo": Demo, "train": Train, "eval": Eval, "convert": Convert, "exp
 def _carry_out(recipe: object, workspace: Path) -> None:
     from diascope.recipes.run import Run
     from diascope.storage.files import read_json
+    from diascope.tables import timings_line
 
     with Bars(out) as bars:
         run = Run(recipe, workspace, bars.stage)  # type: ignore[arg-type]
@@ -217,6 +228,8 @@ def _carry_out(recipe: object, workspace: Path) -> None:
             run.evaluate()
             run.index()
     _tables({n: read_json(run.folder(n) / "card.json") for n in run.names})
+    if (workspace / "timings.json").exists():
+        out.print(timings_line(read_json(workspace / "timings.json")), style="dim")
     out.print(f"dictionaries: {workspace / 'dictionaries'}; Gemma Scope 2 layout: {workspace / 'gemma-scope-2'}", style="dim")
 
 
@@ -256,7 +269,7 @@ def main() -> None:
     except (ValueError, OSError, RuntimeError) as error:
         if os.environ.get("DIASCOPE_TRACEBACK"):
             raise
-        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
@@ -50,7 +51,7 @@ class Bars:
 
         def update(done: int, total: int, note: str = "") -> None:
             if note.startswith("health:"):
-                self.console.print(f"[yellow]{note}[/yellow]")
+                self.console.print(f"[yellow]{escape(note)}[/yellow]")
                 return
             if self.console.is_terminal:
                 if title not in self._tasks:
@@ -69,7 +70,7 @@ class Bars:
             return
         self._said[title] = now
         if not total or total == 1:
-            self.console.print(f"{title}: {note}", highlight=False)
+            self.console.print(f"{title}: {note}", highlight=False, markup=False)
             return
         rate = done / (now - began) if now > began else 0.0
         left = f", {max(0.0, (total - done) / rate):.0f} s left" if rate and not finished else f", {now - began:.0f} s"

@@ -59,3 +59,12 @@ def _interval(metric: Any) -> str:
         return ""
     half = (metric["high"] - metric["low"]) / 2
     return f"{half:.1f}" if half >= 1 else f"{half:.3f}"
+
+
+def timings_line(timings: Mapping[str, Any]) -> str:
+    """Stages with their rates, and the peak memory."""
+    stages = [
+        f"{name} {t['seconds']:,.0f} s ({t['amount'] / max(t['seconds'], 0.1):,.0f} {t['unit']}/s)"
+        for name, t in timings.items()
+    ]
+    return " · ".join(stages) + f" · peak memory {max(t['peak_gb'] for t in timings.values()):.1f} GB"

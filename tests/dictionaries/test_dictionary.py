@@ -67,7 +67,7 @@ def test_gemma_scope_2_folders_have_the_releases_names(make_dictionary, tmp_path
     assert config["hf_hook_point_in"] == "model.layers.2.pre_feedforward_layernorm.output"
     tensors = load_file(folder / "params.safetensors")
     assert tensors["w_enc"].shape == (32, 64) and torch.equal(tensors["affine_skip_connection"], d.W_skip)
-    assert str(folder).endswith("transcoder/layer_2_width_64_l0_medium_affine")
+    assert str(folder).endswith("transcoder/layer_2_width_64_l0_small_affine")
     with pytest.raises(ValueError, match="JumpReLU"):
         topk = Dictionary(type(d.config)(**{**d.config.__dict__, "activation": TopK(3)}), dict(d.named_parameters()))
         save_dictionary(topk, tmp_path / "no", format="gemma-scope-2")

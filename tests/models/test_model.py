@@ -210,3 +210,29 @@ def test_what_is_missing_is_said():
         Model(torch.nn.Linear(2, 2), byte_tokenizer(), "x")
     with pytest.raises(ValueError, match="float16"):
         load_model("gemma-3-270m", dtype="float16")
+
+
+def test_a_site_that_is_missing_leaves_no_hook_behind(toy):
+    with pytest.raises(ValueError, match="L99"):
+        toy.capture("abc", ["L1.resid_post", "L99.resid_post"])
+    assert all(not m._forward_hooks and not m._forward_pre_hooks for m in toy.module.modules())
+
+
+def test_skipping_blocks_puts_an_instances_own_forward_back():
+    model = toy_model()
+    block = model.parts.blocks[0]
+    own = block.forward
+    block.forward = lambda *a, **k: own(*a, **k)  # as accelerate does for device maps
+    mine = block.forward
+    model.hidden(TOKENS, resume=(2, model.block_output(TOKENS, 1)))
+    assert block.forward is mine
+
+
+def test_generate_takes_one_prompt_and_counts_afresh(toy):
+    with pytest.raises(ValueError, match="one prompt"):
+        toy.generate(["a", "b"])
+    site = Site(2, "resid_post")
+    edit = Edit(site, site, lambda _, y: y)
+    for _ in range(2):
+        toy.generate("abc", max_new_tokens=2, edits=[edit])
+    assert len(edit.applied) == 2

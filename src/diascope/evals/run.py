@@ -119,7 +119,9 @@ def _mapped(function: Map, x: Tensor, y: Tensor) -> Tensor:
 
 def _spliced_hidden(model: Model, text: EvalText, d: Dictionary, function: Map) -> Tensor:
     def replace(x: Tensor, y: Tensor) -> Tensor:
-        return function(x.reshape(-1, x.shape[-1]).float(), y.reshape(-1, y.shape[-1]).float()).view_as(y)
+        # dictionaries and controls live on the CPU, wherever the model is
+        flat = function(x.reshape(-1, x.shape[-1]).float().cpu(), y.reshape(-1, y.shape[-1]).float().cpu())
+        return flat.view(y.shape).to(y.device)
 
     with model.edit(Edit(d.site_in, d.site_out, replace)):
         return text.hidden()

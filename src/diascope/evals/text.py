@@ -104,11 +104,14 @@ class EvalText:
         product with the unembedding serves all of them, in float32.
         """
         targets, names = self.targets, ["clean", *others]
+        W_U = self.model.unembedding.float()  # a bfloat16 product would round logits near 20 to eighths
+        bias = getattr(self.model.parts.unembedding, "bias", None)
         hidden = torch.stack([clean, *others.values()])
         found: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [] for name in names}
         for start in range(0, len(clean), chunk):
             part = hidden[:, start : start + chunk]
-            logits = self.model.logits_of(part.reshape(-1, part.shape[-1]).to(self.model.device)).float().cpu()
+            product = part.reshape(-1, part.shape[-1]).to(W_U) @ W_U.t() + (0 if bias is None else bias.float())
+            logits = self.model.scaled_logits(product).cpu()
             logits = logits.view(*part.shape[:2], -1)
             z = logits.logsumexp(-1)
             own = logits.gather(-1, targets[None, start : start + chunk, None].expand(len(names), -1, 1)).squeeze(-1)

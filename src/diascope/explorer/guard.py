@@ -14,7 +14,6 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-COOKIE = "diascope_token"
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'; "
     "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -29,6 +28,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, *, token: str, port: int) -> None:
         self.app, self.token = app, token
+        self.cookie = f"diascope_token_{port}"  # cookies ignore ports: two explorers must not log each other out
         self.hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]")}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -50,10 +50,10 @@ class Guard:
         offered = request.query_params.get("token")
         if offered is not None and self._is_token(offered) and request.method == "GET":
             answer = RedirectResponse(request.url.path, 303)
-            answer.set_cookie(COOKIE, self.token, httponly=True, samesite="strict")
+            answer.set_cookie(self.cookie, self.token, httponly=True, samesite="strict")
             return answer
         bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if not (self._is_token(request.cookies.get(COOKIE, "")) or self._is_token(bearer)):
+        if not (self._is_token(request.cookies.get(self.cookie, "")) or self._is_token(bearer)):
             return PlainTextResponse("Open the address that `diascope explore` printed: it carries this start's token.", 401)
         if request.method not in ("GET", "HEAD"):
             origin = request.headers.get("origin")

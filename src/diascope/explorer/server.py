@@ -4,7 +4,7 @@ GET  /api/status                            index facts, model state
 GET  /api/sources                           sources with cards
 GET  /api/sources/{source}/latents          ?sort=&order=&offset=&limit=&alive=
 GET  /api/sources/{source}/latents/{i}      one latent: columns and record, tokens as text
-POST /api/encode  {"text": ..., "source": ..., "latent": optional}
+POST /api/encode  {"text": ..., "source": ...}
 """
 
 from __future__ import annotations
@@ -168,14 +168,17 @@ def _number(value: Any) -> float | int | None:
 
 
 def bind(port: int) -> socket.socket:
-    """A socket on the loopback address; ValueError when the port is taken."""
+    """A socket on the loopback address; ValueError when the port is taken or no port."""
+    if not 0 <= port < 65536:
+        raise ValueError(f"{port} is no port: give a number from 0 to 65535")
     s = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         s.bind(("127.0.0.1", port))
     except OSError as error:
         s.close()
-        raise ValueError(f"port {port} is in use: pass --port with another number, or --port 0 for any free one") from error
+        reason = "needs privileges" if isinstance(error, PermissionError) else "is in use"
+        raise ValueError(f"port {port} {reason}: pass --port with another number, or --port 0 for any free one") from error
     return s
 
 

@@ -14,7 +14,7 @@ import torch
 from diascope.config import to_data
 from diascope.dictionaries import Dictionary
 from diascope.latents.examples import Chunk, Firings, groups, sweep
-from diascope.latents.logits import direct_logits, neighbours
+from diascope.latents.logits import direct_logits, has_direct_logits, neighbours
 from diascope.latents.store import FORMAT, Example, ExampleGroup, Record, write_source
 from diascope.models import Model
 from diascope.storage.files import commit_folder
@@ -68,7 +68,7 @@ def build_index(
 
 
 def _logits(model: Model, d: Dictionary, seen: torch.Tensor) -> dict[str, np.ndarray]:
-    if d.config.d_out != model.d_model or d.site_out.kind == "attn_out":
+    if not has_direct_logits(d):
         return {}
     return {k: v.numpy() for k, v in direct_logits(model, d, vocabulary=seen).items()}
 

@@ -13,6 +13,11 @@ from diascope.dictionaries import Dictionary
 from diascope.models import Model
 
 
+def has_direct_logits(dictionary: Dictionary) -> bool:
+    """Whether the dictionary writes to the residual stream."""
+    return dictionary.site_out.kind in ("resid_post", "mlp_out")
+
+
 @torch.no_grad()
 def direct_logits(
     model: Model, dictionary: Dictionary, *, vocabulary: Tensor | None = None, k: int = 10, chunk: int = 512
@@ -23,10 +28,10 @@ def direct_logits(
     W_dec with all 262,144 rows of Gemma's W_U costs a minute and its extremes are tokens that no text contains.
     Raises ValueError when the dictionary does not write to the residual stream.
     """
-    if dictionary.config.d_out != model.d_model or dictionary.site_out.kind == "attn_out":
+    if not has_direct_logits(dictionary):
         raise ValueError(f"{dictionary.site_out} does not write to the residual stream: it has no direct logits")
-    directions = dictionary.W_dec * model.final_norm_gain()
-    W_U = model.unembedding.to(directions.dtype)
+    directions = dictionary.W_dec * model.final_norm_gain().cpu()
+    W_U = model.unembedding.cpu().to(directions.dtype)
     mean = W_U.mean(0)
     ids = torch.arange(len(W_U)) if vocabulary is None else vocabulary
     rows = W_U if vocabulary is None else W_U[vocabulary]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from diascope.models.gguf_cache import converted
 from diascope.models.model import Model
@@ -37,9 +38,7 @@ PACKAGED = {
 
 
 def fast_dtype() -> torch.dtype:
-    """bfloat16 where this processor multiplies it in hardware (AMX, AVX512-BF16, a GPU), else float32."""
-    if torch.cuda.is_available():
-        return torch.bfloat16
+    """bfloat16 where this processor multiplies it in hardware (AMX, AVX512-BF16), else float32."""
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     return torch.bfloat16 if re.search(r"\b(amx_bf16|avx512_bf16)\b", flags) else torch.float32
 
@@ -91,7 +90,7 @@ def _open(where: str | Path, name: str, dtype: torch.dtype, *, local: bool) -> M
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, local_files_only=local)
         module = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, use_safetensors=True, local_files_only=local)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
             f"could not load the model {name!r}: {reason}. Give a hub id, a folder with config.json and safetensors, a "

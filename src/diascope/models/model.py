@@ -182,7 +182,10 @@ class Model:
         """Logits [..., vocab] of hidden states [..., d_model], with the architecture's scaling and soft cap."""
         if self.parts.unembedding is None:
             raise ValueError(f"{self.name} has no unembedding")
-        logits = self.parts.unembedding(hidden.to(self.dtype))
+        return self.scaled_logits(self.parts.unembedding(hidden.to(self.dtype)))
+
+    def scaled_logits(self, logits: Tensor) -> Tensor:
+        """The architecture's scaling and soft cap on a plain product with the unembedding."""
         config = self.parts.config
         if scale := getattr(config, "logit_scale", None):
             logits = logits * scale
@@ -239,6 +242,10 @@ class Model:
         Each edit's `applied` then holds the number of positions it changed, one entry a forward pass.
         """
         tokens, attention = self.batch(prompt)
+        if len(tokens) > 1:
+            raise ValueError(f"generate continues one prompt, got {len(tokens)}: call it once for each")
+        for e in edits:
+            e.applied.clear()
         draw = torch.Generator(self.device).manual_seed(seed)
         past, new, mask = None, [], attention
         step = tokens
@@ -271,6 +278,10 @@ class Model:
             arguments["attention_mask"] = None if bool(attention.all()) else attention.long()
             arguments["position_ids"] = (attention.long().cumsum(-1) - 1).clamp_min(0)
         if "position_ids" not in _signature(self.parts.trunk):
+            if positions is not None:
+                raise ValueError(
+                    f"{type(self.parts.trunk).__name__} takes no position ids: packed documents would see one another"
+                )
             arguments.pop("position_ids")
         return self.parts.trunk(**arguments).last_hidden_state
 
@@ -278,23 +289,28 @@ class Model:
     def _skipping(self, layer: int, output: Any) -> Iterator[None]:
         """Let the blocks below `layer` return `output` without computing."""
         skipped = list(self.parts.blocks)[:layer]
+        own = [vars(block).get("forward") for block in skipped]  # accelerate puts a forward of its own on the instance
         for block in skipped:
             block.forward = lambda *args, **kwargs: output
         try:
             yield
         finally:
-            for block in skipped:
+            for block, before in zip(skipped, own, strict=True):
                 del block.forward  # the class's own method again
+                if before is not None:
+                    block.forward = before
 
     @contextlib.contextmanager
     def _reading(self, sites: list[Site], out: Capture) -> Iterator[None]:
         deepest = max((s.layer for s in sites), default=-1)
-        handles = [self._on(site, lambda value, s=site: out.__setitem__(s, value.detach())) for site in sites]
+        handles = []
 
         def stop_here(module: nn.Module, args: Any, output: Any) -> None:
             raise _Stop
 
         try:
+            for site in sites:
+                handles.append(self._on(site, lambda value, s=site: out.__setitem__(s, value.detach())))
             if sites:
                 # registered after the readers, so the deepest block's own output is read before it stops
                 handles.append(self.parts.blocks[deepest].register_forward_hook(stop_here))

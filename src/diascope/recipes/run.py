@@ -6,14 +6,18 @@
                 dictionaries/<name>/    our artefact, with probe, provenance and card
                 gemma-scope-2/...       the same dictionaries in the release's layout
                 index/                  what the explorer reads
+                timings.json            seconds, work and peak memory a stage
 A stage whose output stands complete is passed over, so the same command goes on where it was interrupted.
 """
 
 from __future__ import annotations
 
 import platform
-import shutil
-from collections.abc import Callable
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -22,19 +26,20 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from diascope import rng
 from diascope.activations import RowReader
 from diascope.config import config_hash, to_data
 from diascope.dictionaries import Dictionary, load_dictionary, save_dictionary
 from diascope.dictionaries.formats.gemma_scope_2 import folder_name
 from diascope.evals import Evaluation, evaluate
 from diascope.evals.text import EvalText
-from diascope.harvest import Harvest, harvest
+from diascope.harvest import Harvest, fingerprint, harvest
 from diascope.latents.build import build_index
 from diascope.latents.examples import counted, stored_rows
 from diascope.models import Model, load_model
 from diascope.sites import Site
 from diascope.storage.files import read_json, write_json
-from diascope.tokens import Corpus, Sequences, open_corpus, pack, split
+from diascope.tokens import Corpus, Document, Sequences, open_corpus, pack, split
 from diascope.training import TrainingRecipe, train_group
 
 Stage = Callable[[str, str], Callable[..., None]]  # (title, unit) -> progress(done, total, note)
@@ -124,6 +129,17 @@ class Run:
             self._sequences = pack(self.model, documents, context=r.context, max_tokens=r.tokens, seed=r.seed)
         return self._sequences
 
+    @contextmanager
+    def _timed(self, name: str, amount: float, unit: str) -> Iterator[None]:
+        """Add a stage to timings.json: seconds, amount of work, and the process's peak memory so far."""
+        began = time.monotonic()
+        yield
+        path = self.workspace / "timings.json"
+        known = read_json(path) if path.exists() else {}
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
+        known[name] = {"seconds": round(time.monotonic() - began, 1), "amount": amount, "unit": unit, "peak_gb": round(peak, 2)}
+        write_json(path, known)
+
     def folder(self, name: str) -> Path:
         """Where the artefact of member `name` is."""
         return self.workspace / "dictionaries" / name
@@ -136,38 +152,43 @@ class Run:
     def harvest(self) -> RowReader:
         """One pass of the model over the text, all sites of all members."""
         plan = Harvest(tuple(map(str, self.recipe.training.sites())))
-        model, sequences = self.model, self.sequences
-        return harvest(model, sequences, plan, self.workspace / "spool", progress=self.stage("harvest", "tokens"))
+        model, sequences, spool = self.model, self.sequences, self.workspace / "spool"
+        with self._timed("harvest", sequences.tokens.size, "tokens"):
+            return harvest(model, sequences, plan, spool, progress=self.stage("harvest", "tokens"))
 
     def train(self) -> dict[str, Dictionary]:
         """Dictionaries in both layouts; the finished ones are only loaded."""
+        for use in ("calibrate", "evaluate") if self.recipe.eval_corpus == "held-out" else ("calibrate",):
+            self._held_out(use)  # said now, not after an hour of training
         if all(self.folder(n).exists() for n in self.names):
             return {n: load_dictionary(self.folder(n)) for n in self.names}
         reader = self.harvest()
         progress = self.stage("train", "rows")
-        trained = train_group(
-            self.recipe.training,
-            reader,
-            self.workspace / "training",
-            model=self.recipe.model,
-            calibration=self._held_out_rows,
-            progress=progress,
-        )
+        with self._timed("training", len(reader) * self.recipe.training.epochs, "rows"):
+            trained = train_group(
+                self.recipe.training,
+                reader,
+                self.workspace / "training",
+                model=self.recipe.model,
+                calibration=self._held_out_rows,
+                progress=progress,
+            )
         out = {}
         for t in trained:
             t.dictionary.provenance = self._provenance() | {"training": t.facts}
-            save_dictionary(t.dictionary, self.folder(t.recipe.name), probe=t.probe, overwrite=True)
             theirs = self.workspace / "gemma-scope-2" / folder_name(t.dictionary.config)
             save_dictionary(t.dictionary, theirs, format="gemma-scope-2", overwrite=True)
+            # our own artefact comes last: where it stands, the member is finished
+            save_dictionary(t.dictionary, self.folder(t.recipe.name), probe=t.probe, overwrite=True)
             out[t.recipe.name] = t.dictionary
         return out
 
     def _held_out_rows(self) -> dict[Site, Tensor]:
         """Rows of held-out documents at the members' input sites, for calibrating thresholds."""
-        documents = split(self.corpus, held_out=self.recipe.held_out, seed=self.recipe.seed)[1]
-        if not documents:
-            raise ValueError("no document is held out to calibrate on: raise held_out, or give more documents")
-        sequences = pack(self.model, documents, context=self.recipe.context, max_tokens=self.recipe.calibration_tokens)
+        r = self.recipe
+        sequences = pack(
+            self.model, self._held_out("calibrate"), context=r.context, max_tokens=r.calibration_tokens, seed=r.seed
+        )
         sites = list(dict.fromkeys(Site.parse(m.site_in) for m in self.recipe.training.members))
         return EvalText(self.model, sequences).capture(sites)
 
@@ -181,21 +202,33 @@ class Run:
             np.random.Generator(np.random.Philox(key=r.seed)).choice(len(reader), min(16_384, len(reader)), replace=False)
         )
         sequences = pack(self.model, self._eval_documents(), context=r.context, max_tokens=r.eval_tokens, seed=r.seed)
-        results = evaluate(
-            self.model,
-            dictionaries,
-            sequences,
-            training_rows=lambda d: (reader.read(d.site_in, sample), reader.read(d.site_out, sample)),
-            ce_tokens=r.ce_tokens,
-            progress=self.stage("evaluate", "maps"),
-        )
+        with self._timed("evaluation", r.eval_tokens, "tokens"):
+            results = evaluate(
+                self.model,
+                dictionaries,
+                sequences,
+                training_rows=lambda d: (reader.read(d.site_in, sample), reader.read(d.site_out, sample)),
+                ce_tokens=r.ce_tokens,
+                progress=self.stage("evaluate", "maps"),
+            )
         for name, result in results.items():
             write_json(self.folder(name) / "card.json", result.card())
         return results
 
+    def _held_out(self, use: str) -> list[Document]:
+        """Held-out documents, in two halves by a second hash: thresholds are set on one and judged on the other."""
+        documents = split(self.corpus, held_out=self.recipe.held_out, seed=self.recipe.seed)[1]
+        chosen = [d for d in documents if (rng.unit_hash(self.recipe.seed, f"half {d.name}") < 0.5) == (use == "calibrate")]
+        if not chosen:
+            raise ValueError(
+                f"no held-out document is left to {use} on ({len(documents)} of {len(self.corpus.documents)} are held out): "
+                "raise the held-out share, or give more documents"
+            )
+        return chosen
+
     def _eval_documents(self) -> Any:
         if self.recipe.eval_corpus == "held-out":
-            return split(self.corpus, held_out=self.recipe.held_out, seed=self.recipe.seed)[1]
+            return self._held_out("evaluate")
         return open_corpus(self.recipe.eval_corpus, field=self.recipe.field).documents
 
     def index(self) -> Path:
@@ -205,15 +238,14 @@ class Run:
             return folder
         dictionaries = {n: load_dictionary(self.folder(n)) for n in self.names}
         reader = RowReader(self.workspace / "spool")
+        if reader.manifest["tokens"] != fingerprint(self.sequences.tokens):
+            raise ValueError(f"the rows in {self.workspace / 'spool'} are of other text than {self.recipe.corpus} holds now")
         sites = list(dict.fromkeys(d.site_in for d in dictionaries.values()))
         total = min(self.recipe.index_tokens, len(reader))
         rows = stored_rows(reader, counted(self.model, self.sequences), sites, limit=total)
         progress = self.stage("index", "")
-        return build_index(self.model, dictionaries, self.sequences, rows, folder, total_rows=total, progress=progress)
-
-    def discard_spool(self) -> None:
-        """Delete the stored rows; they cost a harvest to make again."""
-        shutil.rmtree(self.workspace / "spool", ignore_errors=True)
+        with self._timed("index", total, "tokens"):
+            return build_index(self.model, dictionaries, self.sequences, rows, folder, total_rows=total, progress=progress)
 
     def _provenance(self) -> dict[str, Any]:
         packages = ("torch", "transformers", "numpy", "safetensors")

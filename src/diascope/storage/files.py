@@ -35,9 +35,22 @@ def commit_folder(final: str | Path, *, overwrite: bool = False) -> Iterator[Pat
     try:
         yield work
         work.chmod(0o755)
+        for path in work.rglob("*"):
+            if path.is_file():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
         _swap(work, final)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def recover_folder(final: str | Path) -> None:
+    """Put back what a process killed between `commit_folder`'s two renames left aside."""
+    final = Path(final)
+    for aside in final.parent.glob(f".{final.name}.*.old/old"):
+        if not final.exists():
+            os.rename(aside, final)
+        shutil.rmtree(aside.parent, ignore_errors=True)
 
 
 def _swap(work: Path, final: Path) -> None:

@@ -88,7 +88,7 @@ def _text(path: Path, field: str) -> Iterator[Document]:
 
 
 def _jsonl(path: Path, field: str) -> Iterator[Document]:
-    for i, line in enumerate(_decoded(path).splitlines()):
+    for i, line in enumerate(_decoded(path).split("\n")):
         if line.strip():
             try:
                 yield Document(f"{path.name}#{i}", _column(json.loads(line), field, f"{path}, line {i + 1}"))
@@ -122,6 +122,8 @@ def _decoded(path: Path) -> str:
 
 
 def _column(row: dict[str, object], field: str, where: str) -> str:
+    if not isinstance(row, dict):
+        raise ValueError(f"{where} is no JSON object with a column {field!r}")
     if not isinstance(row.get(field), str):
         raise ValueError(f"{where} has no text column {field!r}: its columns are {', '.join(map(str, row))}")
     return str(row[field])

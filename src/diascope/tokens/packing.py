@@ -47,7 +47,9 @@ def pack(model: Model, documents: Sequence[Document], *, context: int, max_token
     pieces = _pieces(model, documents, context, max_tokens, seed)
     if not pieces:
         raise ValueError(f"no document has {SHORTEST} tokens or more: there is nothing to pack")
-    n_rows = max(1, max_tokens // context)
+    bos = int(model.bos_id is not None)
+    # cutting pieces at row ends adds at most a BOS a row, so no more rows than this are filled
+    n_rows = max(1, min(max_tokens // context, 2 + sum(ids.size for _, ids in pieces) // (context - bos - SHORTEST)))
     pad = model.tokenizer.pad_token_id or 0
     tokens = np.full((n_rows, context), pad, np.int32)
     positions = np.zeros((n_rows, context), np.int32)
@@ -61,7 +63,7 @@ def pack(model: Model, documents: Sequence[Document], *, context: int, max_token
             tokens[row, here], positions[row, here], document[row, here] = ids[:take], np.arange(take), owner
             column += take
             rest = ids[take:]
-            ids = np.concatenate([ids[:1], rest]) if rest.size else rest  # the rest opens with BOS again
+            ids = np.concatenate([ids[:bos], rest]) if rest.size else rest  # the rest opens with BOS again, where there is one
             if context - column < SHORTEST:
                 row, column = row + 1, 0
     used = max(1, min(n_rows, row + (column > 0)))

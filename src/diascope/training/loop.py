@@ -28,7 +28,7 @@ from diascope.config import canonical, config_hash, to_data
 from diascope.dictionaries import Dictionary
 from diascope.numerics import Moments
 from diascope.sites import Site
-from diascope.storage.files import commit_file, commit_folder, read_json, write_json
+from diascope.storage.files import commit_file, commit_folder, read_json, recover_folder, write_json
 from diascope.training.batches import Batches
 from diascope.training.export import calibrate, export
 from diascope.training.health import troubles
@@ -66,7 +66,7 @@ class Group:
 
     def _member(self, index: int, recipe: MemberRecipe) -> Member:
         site_in, site_out = Site.parse(recipe.site_in), Site.parse(recipe.site_out)
-        moments_in, moments_out = self.reader.moments(site_in), self.reader.moments(site_out)
+        moments_in, moments_out = (_moments(self.reader, s, self.batches.rows) for s in (site_in, site_out))
         member = Member(recipe, self.recipe, len(moments_in.mean), len(moments_out.mean), index)
         pick = rng.generator(self.recipe.seed, "start").choice(
             self.batches.rows, min(SAMPLE, len(self.batches.rows)), replace=False
@@ -82,6 +82,7 @@ class Group:
 
     def _open(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        recover_folder(self.folder / "checkpoint")
         state = self.folder / "checkpoint" / "state.json"
         if not state.exists():
             write_json(self.folder / "recipe.json", {"identity": self.identity, "recipe": to_data(self.recipe)})
@@ -98,6 +99,8 @@ class Group:
     def _trim_log(self) -> None:
         path = self.folder / "log.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
+        if lines and not lines[-1].endswith("}"):  # a killed process may leave half a line
+            lines.pop()
         with commit_file(path) as work:
             work.write_text("".join(f"{line}\n" for line in lines if json.loads(line)["step"] < self.step))
 
@@ -191,7 +194,7 @@ def train_group(
 
 def least_squares(reader: RowReader, site_in: Site, site_out: Site, rows: np.ndarray, ridge: float = 1e-4) -> Tensor:
     """The ridge map A [d_in, d_out] of centred rows, argmin |Y - X A|^2 + ridge * mean diagonal * |A|^2, in float64."""
-    mx, my = reader.moments(site_in).mean, reader.moments(site_out).mean
+    mx, my = _moments(reader, site_in, rows).mean, _moments(reader, site_out, rows).mean
     xx = torch.zeros(len(mx), len(mx), dtype=torch.float64)
     xy = torch.zeros(len(mx), len(my), dtype=torch.float64)
     for part in np.array_split(np.sort(rows), max(1, len(rows) // 8192)):
@@ -213,9 +216,21 @@ def _rows_in_use(recipe: TrainingRecipe, reader: RowReader) -> tuple[np.ndarray,
     rows = np.arange(len(reader))
     if not recipe.max_norm_ratio:
         return rows, 0
-    norms = reader.norms(recipe.sites()[0]).numpy()
-    keep = norms <= recipe.max_norm_ratio * np.median(norms)
+    keep = np.ones(len(rows), bool)
+    for site in recipe.sites():
+        norms = reader.norms(site).numpy()
+        keep &= norms <= recipe.max_norm_ratio * np.median(norms)
     return rows[keep], int((~keep).sum())
+
+
+def _moments(reader: RowReader, site: Site, rows: np.ndarray) -> Moments:
+    """Moments of the rows in use; the spool's own where that is all of them."""
+    if len(rows) == len(reader):
+        return reader.moments(site)
+    total = Moments.empty(reader.read(site, rows[:1]).shape[1])
+    for part in np.array_split(rows, max(1, len(rows) // 8192)):
+        total = total.merge(Moments.of(reader.read(site, part)))
+    return total
 
 
 @contextmanager

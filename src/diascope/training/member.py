@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from diascope import rng
-from diascope.dictionaries import JumpReLU
+from diascope.dictionaries import BatchTopK, JumpReLU
 from diascope.kernels import SparseLatents, decode, latent_gradient, select_above, weight_gradient
 from diascope.kernels.sparse import from_flat
 from diascope.training.recipe import MemberRecipe, TrainingRecipe
@@ -58,6 +58,14 @@ class Member:
         self.since_fired = torch.zeros(F, dtype=torch.int64)
         self.guess = 0.0  # last batch's selection threshold: where the next search starts
         self._second: dict[str, Tensor] = {}
+        if not isinstance(recipe.activation, (JumpReLU, BatchTopK)):
+            raise ValueError(
+                f"{recipe.name}: {type(recipe.activation).__name__} is read but not trained; train BatchTopK or JumpReLU"
+            )
+        if isinstance(recipe.activation, BatchTopK) and recipe.activation.k != round(recipe.l0_target):
+            raise ValueError(
+                f"{recipe.name}: BatchTopK(k={recipe.activation.k}) and l0_target={recipe.l0_target:g} disagree: give one number"
+            )
         prefixes = recipe.matryoshka.prefixes if recipe.matryoshka else (F,)
         if prefixes[-1] != F:
             raise ValueError(f"{recipe.name}: the last Matryoshka prefix is {prefixes[-1]}, the width is {F}")

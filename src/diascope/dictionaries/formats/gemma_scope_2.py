@@ -32,6 +32,9 @@ def load(folder: Path, config: dict[str, Any]) -> Dictionary:
     """The dictionary in a Gemma Scope 2 folder; only the weights are read, never the examples."""
     if config.get("type") not in ("sae", "transcoder"):
         raise ValueError(f"{folder} holds a {config.get('type')!r}: this version reads sae and transcoder folders")
+    missing = [key for key in ("model_name", "hf_hook_point_out") if key not in config]
+    if missing:
+        raise ValueError(f"{folder}/config.json lacks {', '.join(missing)}")
     path = folder / "params.safetensors"
     if not path.exists():
         raise ValueError(f"{folder} lacks params.safetensors: the download is incomplete")
@@ -78,12 +81,13 @@ def save(dictionary: Dictionary, folder: Path, *, overwrite: bool = False) -> Pa
     return folder
 
 
-def folder_name(config: DictionaryConfig, l0_name: str = "medium") -> str:
+def folder_name(config: DictionaryConfig) -> str:
     """The release's relative folder, e.g. `resid_post/layer_12_width_16k_l0_medium`.
 
     SAELens takes kind and layer from this path, not from config.json.
     """
-    site = Site.parse(config.site_out)
+    site, l0 = Site.parse(config.site_out), config.l0_target or 60
+    l0_name = "small" if l0 <= 20 else "medium" if l0 <= 60 else "big"
     kind = "transcoder" if config.kind == "transcoder" else site.kind
     width = f"{config.d_sae // 1024}k" if config.d_sae % 1024 == 0 else str(config.d_sae)
     return f"{kind}/layer_{site.layer}_width_{width}_l0_{l0_name}" + ("_affine" if config.skip else "")
