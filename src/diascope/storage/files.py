@@ -37,6 +37,7 @@ def commit_folder(final: str | Path, *, overwrite: bool = False) -> Iterator[Pat
         work.chmod(0o755)
         for path in work.rglob("*"):
             if path.is_file():
+                path.chmod(0o644)  # safetensors writes for its owner alone
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
         _swap(work, final)
