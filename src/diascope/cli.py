@@ -30,6 +30,10 @@ class Demo:
     """Tokens of text to harvest."""
     epochs: float = 2.0
     """Passes over the harvested rows."""
+    eval_tokens: int = 16_384
+    """Tokens of the evaluation text for L0, FVU and density."""
+    ce_tokens: int = 2_048
+    """Tokens of it for CE and KL; the unembedding costs more than the trunk."""
     workspace: Path = Path("workspace")
     """Folder for everything that is made; the same command goes on where it stopped."""
     serve: bool = True
@@ -43,7 +47,9 @@ class Demo:
 
         if self.serve:
             bind(self.port).close()  # a port in use is said now, not at the end
-        _carry_out(demo(self.tokens, epochs=self.epochs), self.workspace)
+        _carry_out(
+            demo(self.tokens, epochs=self.epochs, eval_tokens=self.eval_tokens, ce_tokens=self.ce_tokens), self.workspace
+        )
         if self.serve:
             _explore(self.workspace, self.port, model=True)
 
@@ -74,6 +80,8 @@ class Train:
     """Share of documents held out, by the hash of their names."""
     workspace: Path = Path("workspace")
     """Folder for everything that is made; the same command goes on where it stopped."""
+    track: Literal["wandb", "trackio"] | None = None
+    """Also send the training log to this tracker (install it first)."""
 
     def run(self) -> None:
         from diascope.recipes.gemma_scope_2 import small
@@ -87,7 +95,7 @@ class Train:
             training, name="train", model=self.model, corpus=self.text, field=self.field, tokens=self.tokens,
             held_out=self.held_out, eval_corpus=self.eval_text,
         )  # fmt: skip
-        _carry_out(recipe, self.workspace)
+        _carry_out(recipe, self.workspace, self.track)
 
 
 @dataclass
@@ -216,13 +224,13 @@ class Verify:
 COMMANDS = {"demo": Demo, "train": Train, "eval": Eval, "convert": Convert, "explore": Explore, "verify": Verify}
 
 
-def _carry_out(recipe: object, workspace: Path) -> None:
+def _carry_out(recipe: object, workspace: Path, track: str | None = None) -> None:
     from diascope.recipes.run import Run
     from diascope.storage.files import read_json
     from diascope.tables import timings_line
 
     with Bars(out) as bars:
-        run = Run(recipe, workspace, bars.stage)  # type: ignore[arg-type]
+        run = Run(recipe, workspace, bars.stage, track)  # type: ignore[arg-type]
         if not (workspace / "index").exists():
             run.train()
             run.evaluate()

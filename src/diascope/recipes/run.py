@@ -37,6 +37,7 @@ from diascope.harvest import Harvest, fingerprint, harvest
 from diascope.latents.build import build_index
 from diascope.latents.examples import counted, stored_rows
 from diascope.models import Model, load_model
+from diascope.recipes.track import tracker
 from diascope.sites import Site
 from diascope.storage.files import read_json, write_json
 from diascope.tokens import Corpus, Document, Sequences, open_corpus, pack, split
@@ -89,7 +90,8 @@ class RunRecipe:
 class Run:
     """A recipe in a workspace. Each method is a stage; all of them may be called again."""
 
-    def __init__(self, recipe: RunRecipe, workspace: str | Path, stage: Stage = quiet) -> None:
+    def __init__(self, recipe: RunRecipe, workspace: str | Path, stage: Stage = quiet, track: str | None = None) -> None:
+        self.track = track
         self.recipe, self.workspace, self.stage = recipe, Path(workspace), stage
         identity = {"hash": config_hash(recipe), "recipe": to_data(recipe)}
         path = self.workspace / "recipe.json"
@@ -171,6 +173,9 @@ class Run:
                 self.workspace / "training",
                 model=self.recipe.model,
                 calibration=self._held_out_rows,
+                observe=tracker(self.track, project="diascope", config=to_data(self.recipe))
+                if self.track
+                else lambda line: None,
                 progress=progress,
             )
         out = {}
@@ -264,9 +269,11 @@ class Run:
         }
 
 
-def train(recipe: RunRecipe, workspace: str | Path, *, stage: Stage = quiet) -> dict[str, Dictionary]:
+def train(
+    recipe: RunRecipe, workspace: str | Path = "workspace", *, stage: Stage = quiet, track: str | None = None
+) -> dict[str, Dictionary]:
     """Carry out `recipe` in `workspace` as far as the dictionaries: harvest, train, export.
 
-    Interrupted, the same call goes on where it stopped. Raises ValueError when `workspace` holds another run.
+    `track` ("wandb" or "trackio") also sends the training log there. Interrupted, the same call goes on where it stopped. Raises ValueError when `workspace` holds another run.
     """
-    return Run(recipe, workspace, stage).train()
+    return Run(recipe, workspace, stage, track).train()

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,6 +54,7 @@ class Group:
     """Members, batches and the run's folder. `train_group` is the usual way in."""
 
     def __init__(self, recipe: TrainingRecipe, reader: RowReader, folder: str | Path, model: str) -> None:
+        self.observe: Callable[[dict[str, Any]], None] = lambda line: None
         self.recipe, self.reader, self.folder, self.model = recipe, reader, Path(folder), model
         rows, self.left_out = _rows_in_use(recipe, reader)
         self.batches = Batches(rows, recipe.batch, recipe.epochs, recipe.seed)
@@ -148,6 +150,7 @@ class Group:
             said = troubles(member, s, self.step, self.batches.steps)
             line = {"step": self.step, "rows": (self.step + 1) * self.batches.batch, "member": member.recipe.name, **asdict(s)}
             log.write(json.dumps(line | ({"trouble": said} if said else {})) + "\n")  # type: ignore[attr-defined]
+            self.observe(line)
             self.said.update(f"{member.recipe.name}: {sentence}" for sentence in said)
 
     def finish(self, calibration: dict[Site, Tensor] | None = None) -> list[Trained]:
@@ -175,14 +178,16 @@ def train_group(
     *,
     model: str = "",
     calibration: Callable[[], dict[Site, Tensor]] | None = None,
+    observe: Callable[[dict[str, Any]], None] = lambda line: None,
     progress: Callable[[int, int, str], None] = lambda done, total, note: None,
 ) -> list[Trained]:
     """Train all members of `recipe` on the rows of `reader`; resumes the run in `folder` if it was interrupted.
 
     `calibration()` gives held-out rows by site, on which thresholds are set to the target L0.
-    Ctrl-C saves a checkpoint and raises KeyboardInterrupt. Raises ValueError when `folder` holds another run.
+    `observe(line)` gets what log.jsonl gets. Ctrl-C saves a checkpoint and raises KeyboardInterrupt. Raises ValueError when `folder` holds another run.
     """
     group = Group(recipe, reader, folder, model)
+    group.observe = observe
     with _interruptible() as stop:
         finished = group.run(progress, stop)
     if not finished:
