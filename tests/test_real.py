@@ -33,12 +33,12 @@ def test_the_whole_line_leaves_every_artefact(real_workspace):
 
 
 def test_the_model_speaks_and_its_residuals_are_hugging_faces(gemma):
-    tokens = torch.tensor([gemma.tokenize("The capital of France is")])
+    tokens = torch.tensor([gemma.tokenize("Monday, Tuesday, Wednesday, Thursday,")])
     with torch.no_grad():
         theirs = gemma.module(tokens, output_hidden_states=True)
     seen = gemma.capture(tokens, ["L0.resid_post", "L12.resid_post", "L12.mlp_out"])
     assert torch.equal(seen["L12.resid_post"], theirs.hidden_states[13])
-    assert gemma.tokenizer.decode(theirs.logits[0, -1].argmax()) == " Paris"
+    assert gemma.tokenizer.decode(theirs.logits[0, -1].argmax()) == " Friday"
     assert torch.allclose(gemma.logits(tokens), theirs.logits, atol=1e-3)
 
 
