@@ -1,8 +1,10 @@
 """Commands as a user types them: one clear sentence and exit code 2 on wrong input."""
 
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -91,6 +93,30 @@ def test_train_end_to_end_on_a_users_own_model_and_text(toy_folder, tmp_path):
         run("eval", tmp_path / "w/dictionaries/sae", "--model", toy_folder, "--text", tmp_path / "gone.txt"),
         "there is no text file",
     )
+
+
+def test_ctrl_c_saves_and_the_same_command_gives_the_same_bytes(toy_folder, tmp_path):
+    text = tmp_path / "own.txt"
+    text.write_text("\n\n".join(f"Document {i}. " + "the cat sat on a mat " * (i % 5 + 3) for i in range(60)))
+
+    def command(workspace):
+        arguments = ["train", "--model", toy_folder, "--text", text, "--tokens", "4096", "--latents", "256", "--l0", "6"]
+        arguments += ["--epochs", "150", "--site", "L1.resid_post", "--workspace", tmp_path / workspace]
+        return [sys.executable, "-m", "diascope.cli", *map(str, arguments)]
+
+    assert subprocess.run(command("whole"), capture_output=True).returncode == 0
+    stopped = subprocess.Popen(command("parts"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    log = tmp_path / "parts" / "training" / "log.jsonl"
+    while stopped.poll() is None and not log.exists():
+        time.sleep(0.01)
+    time.sleep(0.3)
+    stopped.send_signal(signal.SIGINT)
+    said = stopped.communicate(timeout=60)[0]
+    assert stopped.returncode == 130 and "goes on from there" in " ".join(said.split()), said
+    assert not (tmp_path / "parts" / "dictionaries").exists()
+    assert subprocess.run(command("parts"), capture_output=True).returncode == 0
+    weights = [(tmp_path / w / "dictionaries/sae/weights.safetensors").read_bytes() for w in ("whole", "parts")]
+    assert weights[0] == weights[1]
 
 
 def test_text_that_is_no_utf8_and_other_widths(toy_folder, make_dictionary, tmp_path):
