@@ -121,7 +121,8 @@ def test_gemma_3_under_language_model():
 
 
 def test_peft_models_are_read_with_their_adapters():
-    peft = pytest.importorskip("peft")
+    import peft
+
     plain = toy_model("llama")
     lora = peft.get_peft_model(toy_module("llama"), peft.LoraConfig(target_modules=["o_proj"], init_lora_weights=False))
     model = load_model(lora, byte_tokenizer())

@@ -74,13 +74,13 @@ class RowWriter:
 class RowReader:
     """Random access to the rows of a spool; the files are memory-mapped, so rows cost memory only while in use."""
 
-    def __init__(self, folder: str | Path, *, first_runs: int | None = None) -> None:
+    def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         if not (self.folder / "manifest.json").exists():
             raise ValueError(f"{folder} is no spool of activations: it has no manifest.json")
         self.manifest = read_json(self.folder / "manifest.json")
         self.sites = tuple(Site.parse(s) for s in self.manifest["sites"])
-        done = sorted(p.parent for p in self.folder.glob("runs/*/done.json"))[:first_runs]
+        done = sorted(p.parent for p in self.folder.glob("runs/*/done.json"))
         if not done:
             raise ValueError(f"{folder} has no finished run: harvest first")
         self._runs = done

@@ -58,11 +58,12 @@ Chunk = tuple[dict[Site, torch.Tensor], np.ndarray, np.ndarray]  # vectors [n, d
 
 def live_rows(model: Model, sequences: Sequences, sites: list[Site], *, batch: int = 4) -> Iterator[Chunk]:
     """Rows of `sequences` straight from the model."""
+    rows = counted(model, sequences)
     for start in range(0, len(sequences), batch):
         here = slice(start, min(start + batch, len(sequences)))
         tokens = torch.from_numpy(sequences.tokens[here]).long()
         seen = model.capture(tokens, sites, positions=torch.from_numpy(sequences.positions[here]).long())
-        keep = counted(model, sequences)[here]
+        keep = rows[here]
         sequence, position = np.nonzero(keep)
         yield {s: seen[s].cpu()[torch.from_numpy(keep)].float() for s in sites}, sequence + start, position
 
