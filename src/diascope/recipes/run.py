@@ -16,7 +16,7 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from diascope import rng
@@ -73,8 +74,11 @@ class RunRecipe:
     """Tokens a packed sequence."""
     held_out: float = 0.1
     """Share of documents never trained on, chosen by the hash of their names."""
+    calibration: str = "held-out"
+    """Text on which thresholds are set to the target L0: "held-out" (documents of the training text) or names joined by "+",
+    each with the same share; thresholds set on one kind of text give another L0 on another kind."""
     calibration_tokens: int = 8_192
-    """Tokens of held-out documents on which thresholds are set to the target L0."""
+    """Tokens of that text."""
     eval_corpus: str = "wikipedia-passages"
     """Evaluation text; "held-out" takes the training corpus's own held-out documents."""
     eval_tokens: int = 16_384
@@ -160,8 +164,8 @@ class Run:
 
     def train(self) -> dict[str, Dictionary]:
         """Dictionaries in both layouts; the finished ones are only loaded."""
-        for use in ("calibrate", "evaluate") if self.recipe.eval_corpus == "held-out" else ("calibrate",):
-            self._held_out(use)  # said now, not after an hour of training
+        for use, name in (("calibrate", self.recipe.calibration), ("evaluate", self.recipe.eval_corpus)):
+            self._documents(name, use)  # what is missing is said now, not after an hour of training
         if all(self.folder(n).exists() for n in self.names):
             return {n: load_dictionary(self.folder(n)) for n in self.names}
         reader = self.harvest()
@@ -172,7 +176,7 @@ class Run:
                 reader,
                 self.workspace / "training",
                 model=self.recipe.model,
-                calibration=self._held_out_rows,
+                calibration=self.calibration_rows,
                 observe=tracker(self.track, project="diascope", config=to_data(self.recipe))
                 if self.track
                 else lambda line: None,
@@ -188,14 +192,14 @@ class Run:
             out[t.recipe.name] = t.dictionary
         return out
 
-    def _held_out_rows(self) -> dict[Site, Tensor]:
-        """Rows of held-out documents at the members' input sites, for calibrating thresholds."""
-        r = self.recipe
-        sequences = pack(
-            self.model, self._held_out("calibrate"), context=r.context, max_tokens=r.calibration_tokens, seed=r.seed
-        )
-        sites = list(dict.fromkeys(Site.parse(m.site_in) for m in self.recipe.training.members))
-        return EvalText(self.model, sequences).capture(sites)
+    def calibration_rows(self) -> dict[Site, Tensor]:
+        """Rows at the members' input sites on which thresholds are set: the same share of each calibration text."""
+        r, sites = self.recipe, list(dict.fromkeys(Site.parse(m.site_in) for m in self.recipe.training.members))
+        texts = self._documents(r.calibration, "calibrate")
+        share = max(r.calibration_tokens // len(texts), r.context)
+        parts = [pack(self.model, documents, context=r.context, max_tokens=share, seed=r.seed) for documents in texts]
+        seen = [EvalText(self.model, part).capture(sites) for part in parts]
+        return {site: torch.cat([rows[site] for rows in seen]) for site in sites}
 
     def evaluate(self) -> dict[str, Evaluation] | None:
         """Evaluate beside the controls and write the cards; None when the cards are there already."""
@@ -206,7 +210,8 @@ class Run:
         sample = np.sort(
             np.random.Generator(np.random.Philox(key=r.seed)).choice(len(reader), min(16_384, len(reader)), replace=False)
         )
-        sequences = pack(self.model, self._eval_documents(), context=r.context, max_tokens=r.eval_tokens, seed=r.seed)
+        documents = [d for text in self._documents(r.eval_corpus, "evaluate") for d in text]
+        sequences = pack(self.model, documents, context=r.context, max_tokens=r.eval_tokens, seed=r.seed)
         with self._timed("evaluation", r.eval_tokens, "tokens"):
             results = evaluate(
                 self.model,
@@ -231,10 +236,11 @@ class Run:
             )
         return chosen
 
-    def _eval_documents(self) -> Any:
-        if self.recipe.eval_corpus == "held-out":
-            return self._held_out("evaluate")
-        return open_corpus(self.recipe.eval_corpus, field=self.recipe.field).documents
+    def _documents(self, names: str, use: str) -> list[Sequence[Document]]:
+        """The documents of each text in `names` (joined by "+"); "held-out" is this run's own."""
+        r = self.recipe
+        parts = [names] if Path(names).exists() else names.split("+")
+        return [self._held_out(use) if n == "held-out" else open_corpus(n, field=r.field).documents for n in parts]
 
     def index(self) -> Path:
         """Build the explorer's index from the stored rows."""

