@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from diascope import rng
 from diascope.config import canonical, config_hash, from_data, to_data
 from diascope.dictionaries import BatchTopK, DictionaryConfig, Matryoshka
-from diascope.numerics import Moments, ratio_over_documents
+from diascope.numerics import Moments, ratio_over_documents, ridge, shares_over_documents
 from diascope.recipes.demo import demo
 from diascope.recipes.gemma_scope_2 import l0_target
 from diascope.recipes.run import RunRecipe
@@ -96,3 +96,22 @@ def test_a_failed_write_leaves_nothing_under_the_final_name(tmp_path):
 def test_l0_targets_are_the_releases():
     assert [l0_target(layer, 18) for layer in (5, 9, 12, 15)] == [55, 60, 60, 60]
     assert [l0_target(layer, 26, "big") for layer in (7, 13)] == [132, 150]
+
+
+def test_shares_of_latents_have_a_jackknife_interval():
+    g = np.random.default_rng(0)
+    counts = g.poisson(0.02, size=(60, 4000))  # 60 documents, 4,000 latents that fire 1.2 times on average
+    rows = np.full(60, 50)
+    dead = shares_over_documents(counts, rows, lambda c, n: c == 0, 60)
+    assert dead.value == float((counts.sum(0) == 0).mean()) and dead.n == 3000 and dead.documents == 60
+    truth = np.exp(-1.2)  # of latents independent of one another
+    assert dead.low < truth < dead.high and 0 < dead.high - dead.low < 0.1
+    one = shares_over_documents(counts[:1], rows[:1], lambda c, n: c == 0, 1)
+    assert np.isnan(one.low) and np.isnan(one.high)
+
+
+def test_ridge_is_least_squares_when_unpenalised():
+    g = torch.Generator().manual_seed(0)
+    x, A = torch.randn(200, 8, generator=g, dtype=torch.float64), torch.randn(8, 3, generator=g, dtype=torch.float64)
+    assert torch.allclose(ridge(x.t() @ x, x.t() @ (x @ A), 0.0), A)
+    assert ridge(x.t() @ x, x.t() @ (x @ A), 1.0).norm() < A.norm()

@@ -48,3 +48,11 @@ def test_residual_norms_are_the_published_ones(gemma):
     seen = gemma.capture(text, "L12.resid_post")
     assert 12_000 < float(seen["L12.resid_post"][seen.mask].norm(dim=-1).median()) < 16_000
     assert float(seen["L12.resid_post"].abs().max()) < torch.finfo(torch.bfloat16).max
+
+
+def test_the_chat_model_answers_and_its_prompt_opens_with_one_bos():
+    chat = diascope.load_model("smollm2-135m-instruct")
+    ids = chat.chat_tokens([{"role": "user", "content": "What is the capital of France?"}])
+    assert (chat.n_layers, chat.d_model) == (30, 576)
+    assert ids[0] == chat.bos_id != ids[1] and chat.tokenizer.decode(ids).endswith("<|im_start|>assistant\n")
+    assert "Paris" in chat.generate([ids], max_new_tokens=12)

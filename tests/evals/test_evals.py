@@ -82,8 +82,8 @@ def test_metrics_follow_their_definitions(toy, sequences, rows, make_dictionary)
         and m["fvu"].low < m["fvu"].value < m["fvu"].high
     )
     fired = (d.encode(y.float()).dense() > 0).double().mean(0)
-    assert m["dead"] == pytest.approx(float((fired == 0).double().mean()))
-    assert m["dense"] == pytest.approx(float((fired > 0.1).double().mean()))
+    assert m["dead"].value == pytest.approx(float((fired == 0).double().mean()))
+    assert m["dense"].value == pytest.approx(float((fired > 0.1).double().mean()))
     mean = result.metrics["mean"]
     assert mean["recovered"].value == 0 and mean["fvu"].value == pytest.approx(1.0, abs=1e-6)
     expected = (mean["ce"].value - m["ce"].value) / (mean["ce"].value - result.metrics["clean"]["ce"].value)

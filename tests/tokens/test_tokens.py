@@ -55,6 +55,14 @@ def test_texts_joined_by_plus_come_one_after_another(tmp_path, monkeypatch):
     assert [d.text for d in open_corpus("a+b.txt").documents] == ["three"]
 
 
+def test_a_data_set_of_the_hub_library_is_read(tmp_path):
+    (tmp_path / "train.jsonl").write_text('{"body": "one"}\n{"body": "two"}\n')  # a local folder takes the hub's route
+    corpus = open_corpus(f"hf:{tmp_path}", field="body")
+    assert [d.text for d in corpus.documents] == ["one", "two"]
+    with pytest.raises(ValueError, match="no text column 'text'"):
+        open_corpus(f"hf:{tmp_path}")
+
+
 def test_a_package_that_cannot_be_fetched_is_said(tmp_path, monkeypatch):
     monkeypatch.setenv("DIASCOPE_HOME", str(tmp_path))
     monkeypatch.setenv("PATH", "")

@@ -126,7 +126,7 @@ def test_outlier_rows_are_counted_when_left_out(reader, tmp_path):
     norms = [reader.norms(site).numpy() for site in (IN, OUT)]
     group = Group(recipe(max_norm_ratio=1.5), reader, tmp_path, "toy")
     out = np.any([n > 1.5 * np.median(n) for n in norms], axis=0)
-    assert group.left_out == int(out.sum()) > 0 and set(group.batches.rows) == set(np.flatnonzero(~out))
+    assert group.outliers == int(out.sum()) > 0 and set(group.batches.rows) == set(np.flatnonzero(~out))
 
 
 def test_health_names_the_trouble(reader, tmp_path):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from diascope import rng
 from diascope.dictionaries import Dictionary, DictionaryConfig
+from diascope.numerics import ridge
 
 Map = Callable[[Tensor, Tensor], Tensor]  # (x [n, d_in], y [n, d_out]) -> y_hat [n, d_out]
 
@@ -42,17 +43,14 @@ def controls(dictionary: Dictionary, x: Tensor, y: Tensor, *, seed: int = 0) -> 
     out: dict[str, Map] = {"mean": lambda _, target: mean.expand_as(target), "pca": pca, "token_pca": token_pca}
     out["random"] = _random(dictionary, x, y, seed)
     if dictionary.config.kind == "transcoder":
-        out["ridge"] = ridge(x, y)
+        out["ridge"] = _ridge(x, y)
     return out
 
 
-def ridge(x: Tensor, y: Tensor, strength: float = 1e-4) -> Map:
-    """The affine least-squares map of x to y, with `strength` times the mean variance on the diagonal."""
+def _ridge(x: Tensor, y: Tensor) -> Map:
     mx, my = x.mean(0), y.mean(0)
     xc = (x - mx).double()
-    xx = xc.t() @ xc
-    xx += strength * xx.diagonal().mean() * torch.eye(len(xx), dtype=torch.float64)
-    A = torch.linalg.solve(xx, xc.t() @ (y - my).double()).float()
+    A = ridge(xc.t() @ xc, xc.t() @ (y - my).double()).float()
     return lambda source, _: (source - mx) @ A + my
 
 

@@ -11,7 +11,8 @@
 | kl, top1 | mean KL(clean || spliced) in nats; share of predictions whose most likely token is unchanged |
 | dead, dense | share of latents that never fired in the counted tokens; that fired on more than 10 % |
 
-Special tokens are neither rows nor replaced. Intervals are 95 % bootstrap intervals over documents.
+Special tokens are neither rows nor replaced. Intervals are 95 % intervals over documents: bootstrap, and the jackknife
+for shares of latents.
 """
 
 from __future__ import annotations
@@ -30,8 +31,10 @@ from diascope.edits import Edit
 from diascope.evals.controls import Map, controls
 from diascope.evals.text import EvalText, Losses
 from diascope.models import Model
-from diascope.numerics import Estimate, ratio_over_documents
+from diascope.numerics import Estimate, ratio_over_documents, shares_over_documents
 from diascope.tokens import Sequences
+
+JACKKNIFE = 200  # groups of documents at most
 
 
 @dataclass(frozen=True)
@@ -161,16 +164,20 @@ def _loss_metrics(text: EvalText, clean: Losses, spliced: Losses, ablated: Losse
 
 @torch.no_grad()
 def _sparsity(d: Dictionary, x: Tensor, text: EvalText) -> dict[str, Estimate | float]:
-    counts, fired = [], torch.zeros(d.d_sae, dtype=torch.int64)
-    for chunk in x.split(2048):
+    _, document = np.unique(text.documents, return_inverse=True)
+    group = torch.from_numpy(document % JACKKNIFE)
+    G, S = int(group.max()) + 1, d.d_sae
+    fired, lengths = torch.zeros(G * S, dtype=torch.int64), []
+    for chunk, owner in zip(x.split(2048), group.split(2048), strict=True):
         latents = d.encode(chunk)
-        counts.append(latents.counts)
-        fired += torch.bincount(latents.index, minlength=d.d_sae)
-    l0 = torch.cat(counts).double().numpy()
+        lengths.append(latents.counts)
+        fired += torch.bincount(owner[latents.rows] * S + latents.index, minlength=G * S)
+    l0 = torch.cat(lengths).double().numpy()
+    counts, rows, documents = fired.view(G, S).numpy(), np.bincount(group, minlength=G), int(document.max()) + 1
     return {
         "l0": ratio_over_documents(l0, np.ones_like(l0), text.documents),
-        "dead": float((fired == 0).double().mean()),
-        "dense": float((fired > 0.1 * len(x)).double().mean()),
+        "dead": shares_over_documents(counts, rows, lambda c, n: c == 0, documents),
+        "dense": shares_over_documents(counts, rows, lambda c, n: c > 0.1 * n, documents),
     }
 
 
@@ -188,7 +195,7 @@ def _facts(model: Model, d: Dictionary, sequences: Sequences, text: EvalText, sh
         "ablation": "mean vector of the training rows",
         "data": config_hash(sequences.tokens.tolist()),
         "seed": seed,
-        "interval": "95 %, percentile bootstrap over documents, 1000 draws",
+        "interval": "95 %, percentile bootstrap over documents, 1000 draws; shares of latents: jackknife over documents",
     }
 
 

@@ -27,7 +27,7 @@ from diascope import rng
 from diascope.activations import RowReader
 from diascope.config import canonical, config_hash, to_data
 from diascope.dictionaries import Dictionary
-from diascope.numerics import Moments
+from diascope.numerics import Moments, ridge
 from diascope.sites import Site
 from diascope.storage.files import commit_file, commit_folder, read_json, recover_folder, write_json
 from diascope.training.batches import Batches
@@ -37,6 +37,7 @@ from diascope.training.member import Member, StepStats
 from diascope.training.recipe import MemberRecipe, TrainingRecipe
 
 LOG_EVERY = 10  # steps
+OUTLIER = 3.0  # a row is counted as an outlier when its norm exceeds this many medians at some site
 SAMPLE = 8192  # rows for starting weights and for calibration
 
 
@@ -56,7 +57,7 @@ class Group:
     def __init__(self, recipe: TrainingRecipe, reader: RowReader, folder: str | Path, model: str) -> None:
         self.observe: Callable[[dict[str, Any]], None] = lambda line: None
         self.recipe, self.reader, self.folder, self.model = recipe, reader, Path(folder), model
-        rows, self.left_out = _rows_in_use(recipe, reader)
+        rows, self.outliers = _rows_in_use(recipe, reader)
         self.batches = Batches(rows, recipe.batch, recipe.epochs, recipe.seed)
         self.step = 0
         self.seconds = 0.0
@@ -166,7 +167,8 @@ class Group:
             dictionary, probe = export(member, self.model, x[:64].clone())
             seen = self.batches.steps * self.batches.batch
             facts = {"l0_before_calibration": before, "rows_seen": float(seen), "seconds_of_group": self.seconds}
-            facts |= {"rows_per_second_of_group": seen / max(self.seconds, 1e-9), "rows_left_out": float(self.left_out)}
+            facts["rows_left_out"] = float(len(self.reader) - len(self.batches.rows))
+            facts |= {"rows_per_second_of_group": seen / max(self.seconds, 1e-9), "outlier_rows": float(self.outliers)}
             out.append(Trained(member.recipe, dictionary, probe, facts))
         return out
 
@@ -197,8 +199,8 @@ def train_group(
     return group.finish(calibration() if calibration else None)
 
 
-def least_squares(reader: RowReader, site_in: Site, site_out: Site, rows: np.ndarray, ridge: float = 1e-4) -> Tensor:
-    """The ridge map A [d_in, d_out] of centred rows, argmin |Y - X A|^2 + ridge * mean diagonal * |A|^2, in float64."""
+def least_squares(reader: RowReader, site_in: Site, site_out: Site, rows: np.ndarray) -> Tensor:
+    """The ridge map [d_in, d_out] of centred rows (numerics.ridge)."""
     mx, my = _moments(reader, site_in, rows).mean, _moments(reader, site_out, rows).mean
     xx = torch.zeros(len(mx), len(mx), dtype=torch.float64)
     xy = torch.zeros(len(mx), len(my), dtype=torch.float64)
@@ -206,8 +208,7 @@ def least_squares(reader: RowReader, site_in: Site, site_out: Site, rows: np.nda
         x, y = reader.read(site_in, part) - mx.float(), reader.read(site_out, part) - my.float()
         xx += (x.t() @ x).double()
         xy += (x.t() @ y).double()
-    xx += ridge * xx.diagonal().mean() * torch.eye(len(mx), dtype=torch.float64)
-    return torch.linalg.solve(xx, xy).float()
+    return ridge(xx, xy).float()
 
 
 def _scale(recipe: MemberRecipe, moments: Moments) -> Tensor:
@@ -218,14 +219,13 @@ def _scale(recipe: MemberRecipe, moments: Moments) -> Tensor:
 
 
 def _rows_in_use(recipe: TrainingRecipe, reader: RowReader) -> tuple[np.ndarray, int]:
-    rows = np.arange(len(reader))
-    if not recipe.max_norm_ratio:
-        return rows, 0
-    keep = np.ones(len(rows), bool)
+    """The rows to train on, and how many outliers there are; they are left out where the recipe says so."""
+    usual = np.ones(len(reader), bool)
     for site in recipe.sites():
         norms = reader.norms(site).numpy()
-        keep &= norms <= recipe.max_norm_ratio * np.median(norms)
-    return rows[keep], int((~keep).sum())
+        usual &= norms <= (recipe.max_norm_ratio or OUTLIER) * np.median(norms)
+    rows = np.arange(len(reader))
+    return rows[usual] if recipe.max_norm_ratio else rows, int((~usual).sum())
 
 
 def _moments(reader: RowReader, site: Site, rows: np.ndarray) -> Moments:

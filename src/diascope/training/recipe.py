@@ -81,7 +81,8 @@ class TrainingRecipe:
     decoder_start: str = "rows"
     """Starting decoder: "he" (He-uniform, unit rows, as in the release) or "rows" (centred training targets)."""
     max_norm_ratio: float = 0.0
-    """Leave out rows whose input norm exceeds this many medians; 0 keeps all (0.14 % lie above 3 at layer 12)."""
+    """Leave out rows whose norm exceeds this many medians at some site; 0 keeps all, and counts those above 3 (0.14 % at
+    layer 12)."""
     checkpoint_every: float = 120.0
     """Seconds between checkpoints."""
 

@@ -41,19 +41,21 @@ export function Browse({ source }: { source: string }) {
         </form>
       </header>
       <Load<Page> path={path}>
-        {(page) => page.total === 0 ? <p class="notice">No latent fired in the corpus.</p> : (
-          <>
+        {(page) => {
+          if (page.total === 0) return <p class="notice">No latent fired in the corpus.</p>;
+          const columns = COLUMNS.filter(([key]) => key in page.rows[0]!); // a source read inside a block has no direct logits
+          return <>
             <div class="scroll">
               <table class="browse">
                 <thead>
-                  <tr>{head("latent", "latent", "index in the dictionary")}<th scope="col">promotes</th>{COLUMNS.map(([k, l, , h]) => head(k, l, h))}</tr>
+                  <tr>{head("latent", "latent", "index in the dictionary")}<th scope="col">promotes</th>{columns.map(([k, l, , h]) => head(k, l, h))}</tr>
                 </thead>
                 <tbody>
                   {page.rows.map((r) => (
                     <tr onClick={() => (location.hash = `${base}/${r.latent}`)}>
                       <td><a href={`${base}/${r.latent}`}>{r.latent}</a></td>
                       <td class="token">{r.top_token === undefined ? "–" : quoted(r.top_token)}</td>
-                      {COLUMNS.map(([, , show]) => <td class="num">{show(r)}</td>)}
+                      {columns.map(([, , show]) => <td class="num">{show(r)}</td>)}
                     </tr>
                   ))}
                 </tbody>
@@ -64,8 +66,8 @@ export function Browse({ source }: { source: string }) {
               <span>{whole(offset + 1)} to {whole(Math.min(offset + SIZE, page.total))} of {whole(page.total)}</span>
               <button disabled={offset + SIZE >= page.total} onClick={() => setOffset(offset + SIZE)}>next →</button>
             </nav>
-          </>
-        )}
+          </>;
+        }}
       </Load>
     </section>
   );
