@@ -12,6 +12,7 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
+from diascope.config import within
 from diascope.progress import Bars
 
 if TYPE_CHECKING:
@@ -89,10 +90,14 @@ class Train:
     def run(self) -> None:
         from diascope.recipes.gemma_scope_2 import small
         from diascope.recipes.run import RunRecipe
+        from diascope.sites import Site
 
         pairs = tuple((a, b or a) for a, _, b in (s.partition(":") for s in self.site))
-        if len({a == b for a, b in pairs}) != len(pairs):
-            raise ValueError("this command trains one SAE and one transcoder at most; call it again with another --workspace")
+        pairs = tuple((str(Site.parse(a)), str(Site.parse(b))) for a, b in pairs)
+        if not pairs or len({a == b for a, b in pairs}) != len(pairs):
+            raise ValueError(
+                "this command trains one SAE, one transcoder, or one of each; call it again with another --workspace"
+            )
         training = small(pairs, d_sae=self.latents, l0=self.l0, tokens=self.tokens, epochs=self.epochs)
         recipe = RunRecipe(
             training, name="train", model=self.model, corpus=self.text, field=self.field, tokens=self.tokens,
@@ -132,6 +137,12 @@ class Eval:
         from diascope.storage.files import write_json
         from diascope.tokens import open_corpus, pack
 
+        _some(self.dictionary)
+        within("context", self.context, 32, 2**20, "tokens a sequence")
+        within("tokens", self.tokens, self.context, 2**60, "tokens, at least one sequence")
+        within("ce-tokens", self.ce_tokens, self.context, 2**60, "tokens, at least one sequence")
+        if self.json and (self.json.is_dir() or not self.json.parent.is_dir()):
+            raise ValueError(f"cannot write {self.json}: it is a folder, or its folder does not exist")
         dictionaries = {str(p): load_dictionary(p) for p in self.dictionary}
         with Bars(out) as bars:
             say = bars.stage("model", "")
@@ -179,10 +190,12 @@ class Convert:
     def run(self) -> None:
         from diascope.dictionaries import load_dictionary, save_dictionary
 
+        if self.source.resolve() in self.target.resolve().parents:
+            raise ValueError(f"{self.target} lies inside {self.source}: choose a target outside the source")
         save_dictionary(load_dictionary(self.source), self.target, format=self.format)
         kept = "every tensor" if self.format == "gemma-scope-2" else "every tensor; no probes, verify needs some"
         lost = "; nesting, card and provenance have no place there" if self.format == "gemma-scope-2" else ""
-        out.print(f"wrote {self.target} ({self.format}: {kept}{lost})", highlight=False)
+        out.print(f"wrote {self.target} ({self.format}: {kept}{lost})", highlight=False, markup=False)
 
 
 @dataclass
@@ -213,6 +226,7 @@ class Verify:
         from diascope.models import load_model
         from diascope.recipes.verify import verify
 
+        _some(self.dictionary)
         model = load_model(self.model) if self.model else None
         for path in self.dictionary:
             v = verify(path, model)
@@ -221,10 +235,15 @@ class Verify:
                 found += f"; {v.examples} stored activations, median relative error {v.median_error:.2g}"
             if not v.ok:
                 raise ValueError(f"{path}: {found}: wrong hook, missing norm gain, or another model?")
-            out.print(f"{path}: {found}")
+            out.print(f"{path}: {found}", markup=False)
 
 
 COMMANDS = {"demo": Demo, "train": Train, "eval": Eval, "convert": Convert, "explore": Explore, "verify": Verify}
+
+
+def _some(folders: tuple[Path, ...]) -> None:
+    if not folders:
+        raise ValueError("give at least one dictionary folder")
 
 
 def _carry_out(recipe: object, workspace: Path, track: str | None = None) -> None:
@@ -234,14 +253,15 @@ def _carry_out(recipe: object, workspace: Path, track: str | None = None) -> Non
 
     with Bars(out) as bars:
         run = Run(recipe, workspace, bars.stage, track)  # type: ignore[arg-type]
-        if not (workspace / "index").exists():
+        if not run.finished:
             run.train()
             run.evaluate()
             run.index()
     _tables({n: read_json(run.folder(n) / "card.json") for n in run.names})
     if (workspace / "timings.json").exists():
         out.print(timings_line(read_json(workspace / "timings.json")), style="dim")
-    out.print(f"dictionaries: {workspace / 'dictionaries'}; Gemma Scope 2 layout: {workspace / 'gemma-scope-2'}", style="dim")
+    where = f"dictionaries: {workspace / 'dictionaries'}; Gemma Scope 2 layout: {workspace / 'gemma-scope-2'}"
+    out.print(where, style="dim", markup=False)
 
 
 def _tables(cards: dict[str, dict]) -> None:  # type: ignore[type-arg]

@@ -16,6 +16,13 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+def within(name: str, value: float, low: float, high: float, unit: str = "") -> None:
+    """Raise a ValueError that names the field unless low <= value <= high (NaN never is)."""
+    if not low <= value <= high:
+        end = f"from {low:g} to {high:g}" if high < 1e18 else f"of at least {low:g}"
+        raise ValueError(f"{name} is {value}: give a number {end}{' ' + unit if unit else ''}")
+
+
 def to_data(value: Any) -> Any:
     """`value` as JSON-ready data; every dataclass becomes an object with its class name under "type"."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -25,3 +25,7 @@ class Edit:
     label: str = "edit"
     special: bool = False  # also at BOS, padding and other special tokens
     applied: list[int] = field(default_factory=list)  # positions edited, one entry a forward pass (a decode step)
+
+    def __post_init__(self) -> None:
+        if self.read.depth > self.write.depth:
+            raise ValueError(f"an edit cannot read {self.read}, which is computed after {self.write}, where it writes")

@@ -60,6 +60,8 @@ class Site:
         """
         if isinstance(name, Site):
             return name
+        if not isinstance(name, str):
+            raise ValueError(f"a site is a name such as L12.resid_post, not {name!r}")
         text = name.strip()
         model = None
         if m := re.fullmatch(r"([\w-]+):(.+)", text):
@@ -81,6 +83,11 @@ class Site:
             f"no site is called {name!r}: write L<layer>.<kind> with kind one of {', '.join(KINDS)}, for example "
             "L12.resid_post (Gemma Scope 2's and TransformerLens's hook names are understood too)"
         )
+
+    @property
+    def depth(self) -> tuple[int, int]:
+        """Sites in the order in which a forward pass computes them (the branches of a parallel block count as serial)."""
+        return self.layer, ("attn_out", "mlp_in", "mlp_out", "resid_post").index(self.kind)
 
     def gemma_scope(self) -> str:
         """The hook point as Gemma Scope 2's config.json writes it."""

@@ -30,7 +30,7 @@ def test_every_file_kind_gives_its_documents(tmp_path):
     ("name", "content", "says"),
     [
         ("bad.txt", b"\xff\xfe\x00 no text", "not UTF-8"),
-        ("bad.jsonl", b'{"text": 1}\n', "no text column 'text'"),
+        ("bad.jsonl", b'{"text": 1}\n', "holds int in 'text'"),
         ("bad.jsonl", b"{oops\n", "line 1 is not JSON"),
         ("empty.txt", b"\n \n", "holds no text"),
     ],

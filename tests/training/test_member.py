@@ -32,6 +32,7 @@ def dense_loss(member, params, x, y, active, penalty=None):
 def make(activation, *, transcoder=False, matryoshka=True, **run):
     recipe = MemberRecipe(
         "m",
+        site_in="L12.mlp_in" if transcoder else "L12.resid_post",
         site_out="L12.mlp_out" if transcoder else "L12.resid_post",
         d_sae=32,
         activation=activation,

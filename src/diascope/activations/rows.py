@@ -24,7 +24,7 @@ from torch import Tensor
 
 from diascope.numerics import Moments
 from diascope.sites import Site
-from diascope.storage.files import commit_folder, read_json, write_json
+from diascope.storage.files import commit_folder, read_json, reading, write_json
 
 
 @dataclass(frozen=True)
@@ -78,15 +78,25 @@ class RowReader:
         self.folder = Path(folder)
         if not (self.folder / "manifest.json").exists():
             raise ValueError(f"{folder} is no spool of activations: it has no manifest.json")
+        with reading(self.folder, "delete the spool and harvest again"):
+            self._open()
+
+    def _open(self) -> None:
         self.manifest = read_json(self.folder / "manifest.json")
         self.sites = tuple(Site.parse(s) for s in self.manifest["sites"])
-        done = sorted(p.parent for p in self.folder.glob("runs/*/done.json"))
+        # digits only: a killed writer leaves hidden folders, and those may hold a done.json too
+        done = sorted(p.parent for p in self.folder.glob("runs/[0-9]*/done.json"))
         if not done:
-            raise ValueError(f"{folder} has no finished run: harvest first")
+            raise ValueError(f"{self.folder} has no finished run: harvest first")
         self._runs = done
         counts = [read_json(run / "done.json")["rows"] for run in done]
         self._starts = np.concatenate([[0], np.cumsum(counts)])
         self._vectors = {site: [_mapped(run / f"{site}.safetensors") for run in done] for site in self.sites}
+        for run, rows, *parts in zip(done, counts, *self._vectors.values(), strict=True):
+            if any(len(part) != rows for part in parts):
+                raise ValueError(
+                    f"{run} does not hold the {rows} rows that its done.json says: delete that folder and harvest again"
+                )
         ids = [load_file(run / "rows.safetensors") for run in done]
         self.token, self.document, self.position = (
             torch.cat([i[name] for i in ids]) for name in ("token", "document", "position")

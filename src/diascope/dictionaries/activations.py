@@ -20,6 +20,9 @@ class TopK:
     k: int = 60
     """Active latents a row."""
 
+    def __post_init__(self) -> None:
+        _check_k(self.k)
+
 
 @dataclass(frozen=True)
 class BatchTopK:
@@ -30,6 +33,14 @@ class BatchTopK:
 
     k: int = 60
     """Active latents a row on average."""
+
+    def __post_init__(self) -> None:
+        _check_k(self.k)
+
+
+def _check_k(k: int) -> None:
+    if not isinstance(k, int) or k < 1:
+        raise ValueError(f"k is the number of active latents, an integer of at least 1, got {k!r}")
 
 
 Activation = JumpReLU | TopK | BatchTopK

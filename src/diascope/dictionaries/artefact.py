@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from diascope.config import from_data, to_data
 from diascope.dictionaries.dictionary import Dictionary, DictionaryConfig, tensor_shapes
 from diascope.dictionaries.formats import gemma_scope_2
-from diascope.storage.files import commit_folder, read_json, sha256_file, write_json
+from diascope.storage.files import commit_folder, read_json, reading, sha256_file, write_json
 
 FORMAT = "diascope-dictionary-1"
 TOLERANCE = 1e-4  # largest relative deviation of a probe in float32
@@ -37,14 +36,23 @@ def load_dictionary(path: str | Path) -> Dictionary:
     if not (folder / "config.json").exists():
         raise ValueError(f"{folder} has no config.json: it is no dictionary (Gemma Scope 2 and diascope folders are read)")
     config = read_json(folder / "config.json")
-    try:
+    with reading(folder, "fetch or export it again"):
+        dictionary = None
         if config.get("format") == FORMAT:
-            return _load_own(folder, config)
-        if "hf_hook_point_in" in config:
-            return gemma_scope_2.load(folder, config)
-    except SafetensorError as error:
-        raise ValueError(f"the weights in {folder} are damaged ({error}): fetch or export them again") from error
+            dictionary = _load_own(folder, config)
+        elif "hf_hook_point_in" in config:
+            dictionary = gemma_scope_2.load(folder, config)
+        if dictionary is not None:
+            _check_finite(dictionary, folder)
+            return dictionary
     raise ValueError(f"{folder}/config.json is of no known format: diascope and Gemma Scope 2 folders are read")
+
+
+def _check_finite(dictionary: Dictionary, folder: Path) -> None:
+    for name, tensor in dictionary.named_parameters():
+        bad = torch.isnan(tensor) if name == "threshold" else ~torch.isfinite(tensor)  # an infinite threshold shuts a latent
+        if bad.any():
+            raise ValueError(f"{folder}: {int(bad.sum())} of {tensor.numel()} values of {name} are not finite")
 
 
 def save_dictionary(

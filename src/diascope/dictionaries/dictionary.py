@@ -43,8 +43,12 @@ class DictionaryConfig:
     def __post_init__(self) -> None:
         if self.kind not in ("sae", "transcoder"):
             raise ValueError(f"unknown kind of dictionary {self.kind!r}: this version has sae and transcoder")
+        for name in ("site_in", "site_out"):  # one spelling, whatever dialect it came in
+            object.__setattr__(self, name, str(Site.parse(getattr(self, name))))
         if self.kind == "sae" and self.site_in != self.site_out:
             raise ValueError(f"an sae reads and writes one site, got {self.site_in} and {self.site_out}")
+        if not isinstance(self.activation, Activation):
+            raise ValueError(f"{self.activation!r} is no activation")
 
 
 class Dictionary(nn.Module):
@@ -93,8 +97,9 @@ class Dictionary(nn.Module):
 
     def encode(self, x: Tensor) -> SparseLatents:
         """Active latents of x [..., d_in], each row by itself. ValueError when the width is not d_in."""
-        if x.shape[-1] != self.config.d_in:
-            raise ValueError(f"this dictionary reads vectors of width {self.config.d_in} at {self.site_in}, got {x.shape[-1]}")
+        if not isinstance(x, Tensor) or not x.ndim or x.shape[-1] != self.config.d_in:
+            got = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+            raise ValueError(f"this dictionary reads vectors of width {self.config.d_in} at {self.site_in}, got {got}")
         rows = x.reshape(-1, x.shape[-1])
         parts = [self._active(self.pre_acts(chunk)) for chunk in rows.split(CHUNK)] or [self._active(self.pre_acts(rows))]
         offset, starts = 0, [parts[0].start[:1]]
@@ -119,6 +124,10 @@ class Dictionary(nn.Module):
         if self.W_skip is not None:
             if x is None:
                 raise ValueError("a dictionary with a skip connection decodes latents together with its input: pass x")
+            if tuple(x.shape[:-1]) != latents.leading:
+                raise ValueError(
+                    f"x has leading shape {tuple(x.shape[:-1])}, the latents {latents.leading}: pass the x they came from"
+                )
             y = y + x.reshape(-1, x.shape[-1]).to(y.dtype) @ self.W_skip
         return y.view(*latents.leading, self.config.d_out)
 
@@ -160,7 +169,7 @@ class Dictionary(nn.Module):
         return Edit(self.site_in, self.site_out, function, label=f"clamp {latent} at {value:g}")
 
     def _checked(self, latent: int) -> int:
-        if not 0 <= latent < self.d_sae:
+        if not isinstance(latent, int) or not 0 <= latent < self.d_sae:
             raise ValueError(f"there is no latent {latent}: this dictionary has 0 to {self.d_sae - 1}")
         return latent
 

@@ -49,7 +49,7 @@ class Guard:
             return PlainTextResponse("This server answers on its loopback address only.", 421)
         offered = request.query_params.get("token")
         if offered is not None and self._is_token(offered) and request.method == "GET":
-            answer = RedirectResponse(request.url.path, 303)
+            answer = RedirectResponse("/" + request.url.path.lstrip("/\\"), 303)  # "//host" would lead elsewhere
             answer.set_cookie(self.cookie, self.token, httponly=True, samesite="strict")
             return answer
         bearer = request.headers.get("authorization", "").removeprefix("Bearer ")

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 import numpy as np
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
@@ -28,6 +28,7 @@ from diascope.explorer.host import Busy, ModelHost
 from diascope.latents.store import Index, Source
 
 LONGEST_TEXT = 20_000  # characters
+LARGEST_BODY = 1_000_000  # bytes
 Encoder = Callable[[Any, str, str], dict[str, Any]]
 
 
@@ -42,7 +43,7 @@ def create_app(index: Index, host: ModelHost, encode: Encoder, *, token: str, po
         Route("/api/status", api.status),
         Route("/api/sources", api.sources),
         Route("/api/sources/{source}/latents", api.browse),
-        Route("/api/sources/{source}/latents/{latent:int}", api.latent),
+        Route("/api/sources/{source}/latents/{latent}", api.latent),
         Route("/api/encode", api.encode, methods=["POST"]),
     ]
     return Guard(Starlette(routes=routes), token=token, port=port)
@@ -111,7 +112,10 @@ class _Api:
 
     @_answers
     async def latent(self, request: Request) -> Any:
-        source, j = self._source(request.path_params["source"]), request.path_params["latent"]
+        source, asked = self._source(request.path_params["source"]), request.path_params["latent"]
+        if not (asked.isascii() and asked.isdigit() and len(asked) < 10):
+            raise _Problem(404, f"{source.name} has latents 0 to {len(source) - 1}.")
+        j = int(asked)
         try:
             record = source.record(j)
         except IndexError as error:
@@ -142,8 +146,8 @@ class _Api:
     @_answers
     async def encode(self, request: Request) -> Any:
         try:
-            body = msgspec.json.decode(await request.body(), type=dict[str, Any])
-        except msgspec.DecodeError as error:
+            body = msgspec.json.decode(await _body(request), type=dict[str, Any])
+        except (msgspec.DecodeError, RecursionError) as error:
             raise _Problem(400, "The body must be a JSON object with text and source.") from error
         text, source = body.get("text"), self._source(str(body.get("source")))
         if not isinstance(text, str) or not text.strip():
@@ -160,6 +164,20 @@ class _Api:
             return await self.host.call(lambda opened: self._encode(opened, source.name, text))
         except Busy as error:
             raise _Problem(429, "The model is busy with other requests: try again shortly.") from error
+
+
+async def _body(request: Request) -> bytes:
+    """The request's body, refused as soon as it grows too large."""
+    parts, size = [], 0
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if size > LARGEST_BODY:
+                raise _Problem(413, f"The body is larger than {LARGEST_BODY:,} bytes.")
+            parts.append(part)
+    except ClientDisconnect as error:
+        raise _Problem(400, "The request broke off.") from error
+    return b"".join(parts)
 
 
 def _number(value: Any) -> float | int | None:

@@ -32,7 +32,7 @@ class SparseLatents:
     index: Tensor  # [nnz] int64
     value: Tensor  # [nnz]
     d_sae: int
-    shape: tuple[int, ...] = ()  # leading shape of the rows; () means [B]
+    shape: tuple[int, ...] | None = None  # leading shape of the rows; None means [B]
 
     def __len__(self) -> int:
         return len(self.start) - 1
@@ -40,7 +40,7 @@ class SparseLatents:
     @property
     def leading(self) -> tuple[int, ...]:
         """The shape of what was encoded, without its last dimension."""
-        return self.shape or (len(self),)
+        return (len(self),) if self.shape is None else self.shape
 
     @property
     def rows(self) -> Tensor:

@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from diascope.storage.files import read_json
+from diascope.storage.files import read_json, reading
 
 FORMAT = "diascope-index-1"
 
@@ -96,13 +96,20 @@ class Index:
         folder = Path(folder)
         if not (folder / "index.json").exists():
             raise ValueError(f"{folder} is no index: it has no index.json (diascope demo builds one)")
+        with reading(folder, "build it again"):
+            self._open(folder)
+
+    def _open(self, folder: Path) -> None:
         self.meta: dict[str, Any] = read_json(folder / "index.json")
         if self.meta.get("format") != FORMAT:
             raise ValueError(f"{folder} has format {self.meta.get('format')!r}, this version reads {FORMAT}: build it again")
         self.tokens = np.load(folder / "corpus" / "tokens.npy", mmap_mode="r")
-        strings = json.loads((folder / "corpus" / "strings.json").read_text(encoding="utf-8"))
+        strings = read_json(folder / "corpus" / "strings.json")
         self.strings: dict[int, str] = {int(k): v for k, v in strings.items()}
-        self.sources = {s.name: s for s in (Source(p) for p in sorted(folder.glob("sources/*"), key=lambda p: int(p.name)))}
+        numbered = sorted((p for p in folder.glob("sources/*") if p.name.isdecimal()), key=lambda p: int(p.name))
+        self.sources = {s.name: s for s in map(Source, numbered)}
+        if not self.sources:
+            raise ValueError(f"{folder} has no source: build it again")
 
     def text(self, token: int) -> str:
         """A token as text."""

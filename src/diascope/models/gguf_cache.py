@@ -15,10 +15,14 @@ from typing import Any
 import torch
 
 from diascope.storage import cache_dir, commit_folder, sha256_file
+from diascope.storage.files import reading
 
 
 def converted(gguf: Path, *, progress: Callable[[str], None] = lambda _: None) -> Path:
     """The folder with `gguf` as float32 safetensors and a tokenizer, made on first use."""
+    with gguf.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise ValueError(f"{gguf} is no GGUF file: it does not begin with GGUF")
     folder = cache_dir() / "models" / f"{gguf.stem}-{sha256_file(gguf)[:16]}"
     if folder.exists():
         return folder
@@ -27,7 +31,7 @@ def converted(gguf: Path, *, progress: Callable[[str], None] = lambda _: None) -
 
     logging.disable_progress_bar()
     progress(f"dequantising {gguf.name}, once (about a minute)")
-    with commit_folder(folder) as work, _one_parse():
+    with reading(gguf, "fetch it again"), commit_folder(folder) as work, _one_parse():
         where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
         tokenizer = AutoTokenizer.from_pretrained(**where)
         config = GgufConfig(dequantize=True)  # else weights stay quantised: a forward pass is 15 times slower

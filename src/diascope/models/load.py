@@ -89,13 +89,20 @@ def _open(where: str | Path, name: str, dtype: torch.dtype, *, local: bool) -> M
     logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, local_files_only=local)
-        module = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, use_safetensors=True, local_files_only=local)
-    except (OSError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            where, dtype=dtype, use_safetensors=True, local_files_only=local, output_loading_info=True
+        )
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
-            f"could not load the model {name!r}: {reason}. Give a hub id, a folder with config.json and safetensors, a "
-            f".gguf file, or one of {', '.join(PACKAGED)}"
+            f"could not load the model {name!r}: {reason}. Give a hub id, a folder with config.json, tokenizer and safetensors, "
+            f"a .gguf file, or one of {', '.join(PACKAGED)}"
         ) from error
+    module, info = loaded
+    if missing := sorted(info["missing_keys"]):  # transformers would fill them with random numbers
+        raise ValueError(f"the weights of {name!r} lack {len(missing)} tensors ({', '.join(missing[:3])} ...): fetch it again")
+    if not tokenizer("a word")["input_ids"]:
+        raise ValueError(f"the tokenizer of {name!r} turns text into nothing: are its files missing?")
     return Model(module, tokenizer, name)
 
 

@@ -74,13 +74,22 @@ class Model:
 
     def width(self, site: str | Site) -> int:
         """The length of the vector at `site`; ValueError if the model lacks it."""
-        site = Site.parse(site)
-        address(self.parts, site)
+        site = self._own(site)
         return width(self.parts, site)
+
+    def _own(self, name: str | Site) -> Site:
+        """The site called `name`; ValueError where this model lacks it, or where it is of another model."""
+        site = Site.parse(name)
+        if site.model not in (None, self.name):
+            raise ValueError(f"{site} is a site of {site.model!r}, and this model is {self.name!r}")
+        address(self.parts, site)
+        return site
 
     # -- tokens --------------------------------------------------------------------------------------------------
     def tokenize(self, text: str) -> list[int]:
         """Token ids of `text`, opened by exactly one BOS (where there is one), also when the text already has it."""
+        if any("\ud800" <= c <= "\udfff" for c in text):
+            raise ValueError("the text holds half of a surrogate pair, which is no character: decode it as UTF-8 first")
         ids = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         bos = self.bos_id
         if bos is None:
@@ -101,8 +110,11 @@ class Model:
 
     def batch(self, texts_or_tokens: Any, *, padding_side: str = "right") -> tuple[Tensor, Tensor]:
         """Token ids [B, T] and attention mask [B, T] (bool) of a text, texts, id lists or an id tensor."""
+        if padding_side not in ("left", "right"):
+            raise ValueError(f"padding_side is left or right, not {padding_side!r}")
         if isinstance(texts_or_tokens, Tensor):
             tokens = texts_or_tokens if texts_or_tokens.ndim == 2 else texts_or_tokens[None]
+            self._check(tokens)
             return tokens.to(self.device), torch.ones_like(tokens, dtype=torch.bool, device=self.device)
         if isinstance(texts_or_tokens, str):
             texts_or_tokens = [texts_or_tokens]
@@ -119,7 +131,14 @@ class Model:
             where = slice(0, len(row)) if padding_side == "right" else slice(longest - len(row), longest)
             tokens[i, where] = torch.tensor(row)
             attention[i, where] = True
+        self._check(tokens)
         return tokens.to(self.device), attention.to(self.device)
+
+    def _check(self, tokens: Tensor) -> None:
+        size = getattr(self.parts.unembedding, "out_features", 2**62)  # a quantised weight's own shape says nothing
+        if not tokens.numel() or int(tokens.min()) < 0 or int(tokens.max()) >= size:
+            found = f"ids {int(tokens.min())} to {int(tokens.max())}" if tokens.numel() else "none"
+            raise ValueError(f"{self.name} has token ids 0 to {size - 1}, got {found}")
 
     def ordinary(self, tokens: Tensor) -> Tensor:
         """True where a token [..., T] is not special (BOS, EOS, padding, turn markers)."""
@@ -142,7 +161,7 @@ class Model:
         Returns a Capture: {site: [B, T, d]} in the model's dtype, with `.tokens`, `.attention` and `.mask`.
         Raises ValueError for a site that the model lacks.
         """
-        wanted = [Site.parse(s) for s in ([sites] if isinstance(sites, (str, Site)) else sites)]
+        wanted = [self._own(s) for s in ([sites] if isinstance(sites, (str, Site)) else sites)]
         tokens, attention = self.batch(texts_or_tokens, padding_side=padding_side)
         out = Capture(tokens, attention, attention & self.ordinary(tokens))
         # edits are hooked on first, so that what is read is what the model goes on with
@@ -222,7 +241,7 @@ class Model:
         """Apply `edits` to every forward pass inside the block."""
         for e in edits:
             for site in (e.read, e.write):
-                address(self.parts, site)  # a ValueError here, not in the middle of a forward pass
+                self._own(site)  # a ValueError here, not in the middle of a forward pass
         self._edits.extend(edits)
         try:
             yield self
@@ -241,6 +260,8 @@ class Model:
 
         Each edit's `applied` then holds the number of positions it changed, one entry a forward pass.
         """
+        if not temperature >= 0:
+            raise ValueError(f"temperature is {temperature}: give 0 (greedy) or more")
         tokens, attention = self.batch(prompt)
         if len(tokens) > 1:
             raise ValueError(f"generate continues one prompt, got {len(tokens)}: call it once for each")

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 
+from diascope.config import within
 from diascope.dictionaries import BatchTopK, JumpReLU, Matryoshka
 from diascope.recipes.run import RunRecipe
 from diascope.sites import Site
@@ -35,7 +36,7 @@ def l0_target(layer: int, n_layers: int, size: str = "medium") -> int:
 
 def prefixes(d_sae: int) -> Matryoshka:
     """Our choice of nesting: quarters on a log scale, each prefix with the same weight."""
-    sizes = tuple(d_sae // 4**i for i in (2, 1, 0))
+    sizes = tuple(sorted({max(1, d_sae // 4**i) for i in (2, 1, 0)}))
     return Matryoshka(sizes, (1.0,) * len(sizes))
 
 
@@ -81,6 +82,7 @@ def gemma_scope_2(
 
 def scaled(members: tuple[MemberRecipe, ...], tokens: int, *, epochs: float = 3.0, batch: int = 1024) -> TrainingRecipe:
     """The training of `members` on a small budget of `tokens`, by the rule above."""
+    within("epochs", epochs, 1e-6, 1e6)
     steps = max(1, int(epochs * tokens / batch))
     return TrainingRecipe(
         members=members,
@@ -100,6 +102,9 @@ def small(
     sites: tuple[tuple[str, str], ...], *, d_sae: int = 16384, l0: float = 60.0, tokens: int = 250_000, epochs: float = 3.0
 ) -> TrainingRecipe:
     """SAEs and skip-transcoders for (input, output) `sites` on a small budget."""
+    within("latents", d_sae, 2, 2**24)
+    within("l0", l0, 1, d_sae - 1, "active latents a token")
+    sites = tuple((str(Site.parse(a)), str(Site.parse(b))) for a, b in sites)
     members = tuple(
         MemberRecipe(
             name="sae" if a == b else "transcoder",

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from diascope import rng
 from diascope.activations import RowReader
-from diascope.config import config_hash, to_data
+from diascope.config import config_hash, to_data, within
 from diascope.dictionaries import Dictionary, load_dictionary, save_dictionary
 from diascope.dictionaries.formats.gemma_scope_2 import folder_name
 from diascope.evals import Evaluation, evaluate
@@ -38,7 +38,7 @@ from diascope.harvest import Harvest, fingerprint, harvest
 from diascope.latents.build import build_index
 from diascope.latents.examples import counted, stored_rows
 from diascope.models import Model, load_model
-from diascope.recipes.track import tracker
+from diascope.recipes.track import check_tracker, tracker
 from diascope.sites import Site
 from diascope.storage.files import read_json, write_json
 from diascope.tokens import Corpus, Document, Sequences, open_corpus, pack, split
@@ -90,6 +90,13 @@ class RunRecipe:
     seed: int = 0
     """Seed of packing."""
 
+    def __post_init__(self) -> None:
+        within("context", self.context, 32, 2**20, "tokens a sequence")
+        for name in ("tokens", "calibration_tokens", "eval_tokens", "ce_tokens"):
+            within(name, getattr(self, name), self.context, 2**60, "tokens, at least one sequence")
+        within("held_out", self.held_out, 0.001, 0.9, "(a share of the documents)")
+        within("index_tokens", self.index_tokens, 1, 2**60, "tokens")
+
 
 class Run:
     """A recipe in a workspace. Each method is a stage; all of them may be called again."""
@@ -97,14 +104,16 @@ class Run:
     def __init__(self, recipe: RunRecipe, workspace: str | Path, stage: Stage = quiet, track: str | None = None) -> None:
         self.track = track
         self.recipe, self.workspace, self.stage = recipe, Path(workspace), stage
-        identity = {"hash": config_hash(recipe), "recipe": to_data(recipe)}
+        if track:
+            check_tracker(track)
+        if self.workspace.exists() and not self.workspace.is_dir():
+            raise ValueError(f"the workspace {self.workspace} is a file: choose another --workspace")
+        self.identity = {"hash": config_hash(recipe), "recipe": to_data(recipe)}
         path = self.workspace / "recipe.json"
-        if path.exists() and read_json(path) != identity:
+        if path.exists() and read_json(path) != self.identity:
             raise ValueError(
                 f"{self.workspace} holds a run of another recipe (other tokens or settings): choose another --workspace, or delete it"
             )
-        self.workspace.mkdir(parents=True, exist_ok=True)
-        write_json(path, identity)
         self._model: Model | None = None
         self._corpus: Corpus | None = None
         self._sequences: Sequences | None = None
@@ -131,6 +140,8 @@ class Run:
     def sequences(self) -> Sequences:
         if self._sequences is None:
             documents, _ = split(self.corpus, held_out=self.recipe.held_out, seed=self.recipe.seed)
+            if not documents:
+                raise ValueError("every document is held out: lower the held-out share, or give more documents")
             r = self.recipe
             self._sequences = pack(self.model, documents, context=r.context, max_tokens=r.tokens, seed=r.seed)
         return self._sequences
@@ -154,11 +165,22 @@ class Run:
     def names(self) -> list[str]:
         return [m.name for m in self.recipe.training.members]
 
+    @property
+    def finished(self) -> bool:
+        """Whether everything stands: dictionaries with their cards, and the index."""
+        cards = [self.folder(name) / "card.json" for name in self.names]
+        return (self.workspace / "index").exists() and all(c.exists() and "metrics" in read_json(c) for c in cards)
+
     # -- stages
     def harvest(self) -> RowReader:
         """One pass of the model over the text, all sites of all members."""
-        plan = Harvest(tuple(map(str, self.recipe.training.sites())))
+        sites = self.recipe.training.sites()
+        for site in sites:
+            self.model.width(site)
+        plan = Harvest(tuple(map(str, sites)))
         model, sequences, spool = self.model, self.sequences, self.workspace / "spool"
+        self.workspace.mkdir(parents=True, exist_ok=True)
+        write_json(self.workspace / "recipe.json", self.identity)  # only now: wrong input claims no workspace
         with self._timed("harvest", sequences.tokens.size, "tokens"):
             return harvest(model, sequences, plan, spool, progress=self.stage("harvest", "tokens"))
 
@@ -204,7 +226,7 @@ class Run:
     def evaluate(self) -> dict[str, Evaluation] | None:
         """Evaluate beside the controls and write the cards; None when the cards are there already."""
         dictionaries = {n: load_dictionary(self.folder(n)) for n in self.names}
-        if all(d.card for d in dictionaries.values()):
+        if all("metrics" in d.card for d in dictionaries.values()):
             return None
         reader, r = RowReader(self.workspace / "spool"), self.recipe
         sample = np.sort(

@@ -9,14 +9,20 @@ from typing import Any
 TRACKERS = ("wandb", "trackio")
 
 
-def tracker(name: str, *, project: str, config: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
-    """An observer that sends each logged line to `name`; ValueError when it is unknown or not installed."""
+def check_tracker(name: str) -> None:
+    """ValueError when the tracker `name` is unknown or not installed."""
     if name not in TRACKERS:
         raise ValueError(f"unknown tracker {name!r}: {' or '.join(TRACKERS)}")
     try:
-        module = importlib.import_module(name)
+        importlib.import_module(name)
     except ImportError as error:
         raise ValueError(f"{name} is not installed: pip install {name}") from error
+
+
+def tracker(name: str, *, project: str, config: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
+    """An observer that sends each logged line to `name`; ValueError when it is unknown or not installed."""
+    check_tracker(name)
+    module = importlib.import_module(name)
     module.init(project=project, config=config)
 
     def observe(line: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from safetensors import safe_open
 
 from diascope.dictionaries import Dictionary, load_dictionary
 from diascope.models import Model
+from diascope.storage.files import reading
 
 LARGEST_ERROR = 0.05  # median relative error of activations; bf16 against fp32 stays below 0.02
 
@@ -54,9 +55,15 @@ def verify(path: str | Path, model: Model | None = None, *, sequences: int = 8, 
 
 @torch.no_grad()
 def _errors(dictionary: Dictionary, model: Model, path: Path, n_sequences: int, n_latents: int) -> torch.Tensor:
-    with safe_open(path, "pt") as file:
+    with reading(path, "fetch it again"), safe_open(path, "pt") as file:
         tokens, activations = file.get_tensor("tokens"), file.get_tensor("activations")
         sequence, position = file.get_tensor("seq_ids").long(), file.get_tensor("positions").long()
+    S = dictionary.d_sae
+    if not activations.shape == sequence.shape == position.shape or len(activations) != S or tokens.ndim != 2:
+        raise ValueError(f"{path}: activations, seq_ids and positions must be [{S}, n], and tokens [sequences, length]")
+    for name, index, end in (("seq_ids", sequence, len(tokens)), ("positions", position, tokens.shape[1])):
+        if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < end:
+            raise ValueError(f"{path}: {name} reach from {int(index.min())} to {int(index.max())}, outside 0 to {end - 1}")
     common = (
         torch.bincount(sequence[activations > 0].flatten(), minlength=len(tokens)).topk(min(n_sequences, len(tokens))).indices
     )

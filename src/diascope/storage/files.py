@@ -7,10 +7,22 @@ import hashlib
 import json
 import os
 import shutil
+import struct
 import tempfile
+import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import msgspec
+from safetensors import SafetensorError
+
+STALE = 3600.0  # seconds after which what a killed process left beside a final name is swept away
+_DAMAGE = (
+    AttributeError, EOFError, LookupError, OverflowError, RecursionError, RuntimeError, SafetensorError, TypeError,
+    msgspec.DecodeError, struct.error, zipfile.BadZipFile,
+)  # fmt: skip
 
 
 def cache_dir() -> Path:
@@ -29,8 +41,9 @@ def commit_folder(final: str | Path, *, overwrite: bool = False) -> Iterator[Pat
     """
     final = Path(final)
     if final.exists() and not overwrite:
-        raise FileExistsError(f"{final} exists already: choose another folder, or allow overwriting")
+        raise FileExistsError(f"{final} exists already: choose another folder, or delete it")
     final.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(final)
     work = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".partial", dir=final.parent))
     try:
         yield work
@@ -54,6 +67,14 @@ def recover_folder(final: str | Path) -> None:
         shutil.rmtree(aside.parent, ignore_errors=True)
 
 
+def _sweep(final: Path) -> None:
+    """Take away what killed processes left beside `final` long ago; a process that still writes is younger."""
+    for left in final.parent.glob(f".{final.name}.*.partial"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > STALE:
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
 def _swap(work: Path, final: Path) -> None:
     if not final.exists():
         os.rename(work, final)
@@ -69,6 +90,7 @@ def commit_file(final: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `final`; on a clean exit it is flushed to disk and renamed to `final`."""
     final = Path(final)
     final.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(final)
     handle, name = tempfile.mkstemp(prefix=f".{final.name}.", suffix=".partial", dir=final.parent)
     os.close(handle)
     work = Path(name)
@@ -80,6 +102,18 @@ def commit_file(final: str | Path) -> Iterator[Path]:
         os.replace(work, final)
     finally:
         work.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def reading(path: str | Path, way_out: str = "fetch it or write it again") -> Iterator[None]:
+    """Around code that reads `path`: whatever damaged content makes it raise becomes one ValueError that names the file."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ValueError(f"{error.filename} is missing: {way_out}") from error
+    except _DAMAGE as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path} is damaged or of another version ({type(error).__name__}: {reason}): {way_out}") from error
 
 
 def write_json(path: str | Path, data: Any) -> None:

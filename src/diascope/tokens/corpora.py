@@ -14,6 +14,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from diascope.storage import PackageFile, cache_dir, fetch
 from diascope.storage.files import commit_file
@@ -111,14 +112,16 @@ def open_corpus(name: str, *, field: str = "text") -> Corpus:
         p = PACKAGED[name]
         return Corpus(name, tuple(_packaged(name, p)), p.file.licence, p.file.source)
     if "+" in name and not Path(name).exists():
+        if not all(name.split("+")):
+            raise ValueError(f"{name!r} joins texts by +, and one of them has no name")
         parts = [open_corpus(part, field=field) for part in name.split("+")]
         documents = tuple(d for part in parts for d in part.documents)
         return Corpus(name, documents, "; ".join(p.licence for p in parts), "; ".join(p.source for p in parts))
     if name.startswith("hf:"):
         return Corpus(name, tuple(_hub(name[3:], field)), "see the data set's card", name)
     path = Path(name)
-    if not path.is_file():
-        raise ValueError(f"there is no text file {name} (packaged corpora: {', '.join(PACKAGED)})")
+    if not name or not path.is_file():
+        raise ValueError(f"there is no text file {name!r} (packaged corpora: {', '.join(PACKAGED)})")
     readers = {".jsonl": _jsonl, ".parquet": _parquet}
     documents = tuple(readers.get(path.suffix, _text)(path, field))
     if not documents:
@@ -136,7 +139,7 @@ def _jsonl(path: Path, field: str) -> Iterator[Document]:
         if line.strip():
             try:
                 yield Document(f"{path.name}#{i}", _column(json.loads(line), field, f"{path}, line {i + 1}"))
-            except json.JSONDecodeError as error:
+            except (json.JSONDecodeError, RecursionError) as error:
                 raise ValueError(f"{path}, line {i + 1} is not JSON: {error}") from error
 
 
@@ -165,12 +168,16 @@ def _decoded(path: Path) -> str:
         raise ValueError(f"{path} is not UTF-8 text (byte {error.start}): convert it, or pass jsonl or parquet") from error
 
 
-def _column(row: dict[str, object], field: str, where: str) -> str:
+def _column(row: Any, field: str, where: str) -> str:
     if not isinstance(row, dict):
         raise ValueError(f"{where} is no JSON object with a column {field!r}")
-    if not isinstance(row.get(field), str):
-        raise ValueError(f"{where} has no text column {field!r}: its columns are {', '.join(map(str, row))}")
-    return str(row[field])
+    value = row.get(field)
+    if not isinstance(value, str):
+        has = f"holds {type(value).__name__} in {field!r}, not text" if field in row else f"has no text column {field!r}"
+        raise ValueError(f"{where} {has}: its columns are {', '.join(map(str, row))} (choose one with --field)")
+    if any("\ud800" <= c <= "\udfff" for c in value):
+        raise ValueError(f"{where} holds half of a surrogate pair, which is no character: write the file as UTF-8")
+    return value
 
 
 def _packaged(name: str, packaged: Packaged) -> Iterator[Document]:

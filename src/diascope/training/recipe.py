@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from diascope.config import within
 from diascope.dictionaries import BatchTopK, JumpReLU, Matryoshka
 from diascope.sites import Site
 
@@ -36,6 +37,15 @@ class MemberRecipe:
     metric_power: float = 0.0
     """How errors weigh dimensions: each is divided by its standard deviation to this power. 0 is one scale a site (the
     release), 1 standardises; the fold undoes it exactly. On Gemma 3 a few dimensions hold most variance: see docs/training.md."""
+
+    def __post_init__(self) -> None:
+        for name in ("site_in", "site_out"):  # one spelling, whatever dialect it came in
+            object.__setattr__(self, name, str(Site.parse(getattr(self, name))))
+        if Site.parse(self.site_in).depth > Site.parse(self.site_out).depth:
+            raise ValueError(f"{self.name} reads {self.site_in}, which is computed after {self.site_out}, where it writes")
+        within(f"{self.name}: d_sae", self.d_sae, 2, 2**24, "latents")
+        within(f"{self.name}: l0_target", self.l0_target, 1, self.d_sae - 1, "active latents a token")
+        within(f"{self.name}: metric_power", self.metric_power, 0, 2)
 
 
 @dataclass(frozen=True)
@@ -85,6 +95,15 @@ class TrainingRecipe:
     layer 12)."""
     checkpoint_every: float = 120.0
     """Seconds between checkpoints."""
+
+    def __post_init__(self) -> None:
+        if not self.members or len({m.name for m in self.members}) < len(self.members):
+            raise ValueError("a group needs at least one member, and each its own name")
+        for name, low, high in (
+            ("epochs", 1e-6, 1e6), ("batch", 2, 2**24), ("lr", 1e-12, 10), ("lr_decay", 0, 1), ("beta2", 0, 1 - 1e-9),
+            ("lr_warmup", 0, 1e12), ("l0_warmup", 0, 1e12), ("update_clip", 0, 1e18), ("max_norm_ratio", 0, 1e18),
+        ):  # fmt: skip
+            within(name, getattr(self, name), low, high)
 
     def sites(self) -> tuple[Site, ...]:
         """All sites that the members read or write, each once."""

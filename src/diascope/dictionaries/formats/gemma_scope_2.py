@@ -35,6 +35,8 @@ def load(folder: Path, config: dict[str, Any]) -> Dictionary:
     missing = [key for key in ("model_name", "hf_hook_point_out") if key not in config]
     if missing:
         raise ValueError(f"{folder}/config.json lacks {', '.join(missing)}")
+    if config.get("architecture", "jump_relu") != "jump_relu":
+        raise ValueError(f"{folder} has architecture {config['architecture']!r}: Gemma Scope 2 folders hold jump_relu")
     path = folder / "params.safetensors"
     if not path.exists():
         raise ValueError(f"{folder} lacks params.safetensors: the download is incomplete")
@@ -43,6 +45,10 @@ def load(folder: Path, config: dict[str, Any]) -> Dictionary:
     missing = [name for ours, name in NAMES.items() if ours not in tensors and ours != "W_skip"]
     if missing:
         raise ValueError(f"{path} lacks the tensors {', '.join(missing)}")
+    if config.get("affine_connection") and "W_skip" not in tensors:
+        raise ValueError(f"{path} lacks affine_skip_connection, which its config.json promises")
+    if tensors["W_enc"].ndim != 2 or tensors["W_dec"].ndim != 2:
+        raise ValueError(f"{path}: w_enc and w_dec must have two dimensions")
     d_in, d_sae = tensors["W_enc"].shape
     ours = DictionaryConfig(
         kind=config["type"],
