@@ -81,6 +81,11 @@ def test_train_end_to_end_on_a_users_own_model_and_text(toy_folder, tmp_path):
     assert (tmp_path / "w/gemma-scope-2/resid_post/layer_1_width_64_l0_small/params.safetensors").exists()
     assert run("verify", tmp_path / "w/dictionaries/sae", tmp_path / "w/dictionaries/transcoder").returncode == 0
     refused(run(*common, "--site", "L1.resid_post"), "another recipe")
+    refused(run("verify"), "at least one dictionary folder")
+    refused(run("eval"), "at least one dictionary folder")
+    first = [*common[:-1], tmp_path / "again", "--site", "L1.resid_post"]
+    refused(run(*first, "--text", tmp_path / "gone.txt"), "there is no text file")
+    assert not (tmp_path / "again").exists()  # wrong input claims no workspace
     refused(
         run("train", "--model", toy_folder, "--text", text, "--workspace", tmp_path / "x", "--site", "L9.resid_post"),
         "layers are 0 to 3",

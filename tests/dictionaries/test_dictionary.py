@@ -161,3 +161,62 @@ def test_a_changed_file_is_noticed(make_dictionary, tmp_path):
     save_file({k: v + 1e-3 for k, v in tensors.items()}, folder / "weights.safetensors")
     with pytest.raises(ValueError, match="hash"):
         load_dictionary(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: [1, 2], lambda c: "x", lambda c: None, lambda c: {k: v for k, v in c.items() if k != "sha256"},
+        lambda c: {**c, "sha256": None}, lambda c: {**c, "dictionary": None}, lambda c: {**c, "dictionary": {"kind": "sae"}},
+        lambda c: {**c, "dictionary": {**c["dictionary"], "matryoshka": 5}},
+        lambda c: {**c, "dictionary": {**c["dictionary"], "activation": None}},
+        lambda c: {**c, "dictionary": {**c["dictionary"], "activation": {"type": "TopK", "k": 3.5}}},
+        lambda c: {**c, "dictionary": {**c["dictionary"], "site_in": None}},
+        lambda c: {**c, "dictionary": {**c["dictionary"], "site_out": "foo"}},
+    ],
+)  # fmt: skip
+def test_every_damaged_config_is_a_value_error(make_dictionary, tmp_path, change):
+    folder = save_dictionary(make_dictionary(), tmp_path / "d")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(change(config)))
+    with pytest.raises(ValueError):
+        load_dictionary(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"hf_hook_point_in": None},
+        {"hf_hook_point_out": 5},
+        {"architecture": "topk"},
+        {"affine_connection": True},
+        {"type": "clt"},
+    ],
+)
+def test_every_damaged_release_config_is_a_value_error(make_dictionary, tmp_path, change):
+    folder = save_dictionary(make_dictionary(), tmp_path / "g", format="gemma-scope-2")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(ValueError):
+        load_dictionary(folder)
+
+
+@pytest.mark.parametrize("name", ["W_enc", "b_dec", "threshold"])
+def test_weights_that_are_not_numbers_are_refused(make_dictionary, tmp_path, name):
+    d = make_dictionary()
+    getattr(d, name).data.view(-1)[3] = float("nan")
+    for format in ("gemma-scope-2", "diascope"):
+        folder = save_dictionary(d, tmp_path / format, format=format)
+        with pytest.raises(ValueError, match=f"1 of .* values of {name} are not finite"):
+            load_dictionary(folder)
+
+
+def test_one_vector_keeps_its_shape(make_dictionary):
+    d, x = make_dictionary(), torch.randn(5, 32)
+    assert d.encode(x[0]).dense().shape == (64,) and d(x[0]).shape == (32,)
+    assert torch.allclose(d(x[0]), d(x)[0], atol=1e-6)
+    for wrong in (x.numpy(), torch.tensor(1.0)):
+        with pytest.raises(ValueError, match="reads vectors of width 32"):
+            d.encode(wrong)
+    with pytest.raises(ValueError, match=r"no latent 1\.5"):
+        d.steer(1.5, dose=1)

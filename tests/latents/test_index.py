@@ -1,5 +1,7 @@
 """The index against a dense recomputation, and the defects of common dashboards."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -139,3 +141,23 @@ def test_one_sweep_serves_many_dictionaries(toy, built):
 def test_a_folder_that_is_no_index_is_named(tmp_path):
     with pytest.raises(ValueError, match="no index"):
         Index(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "says"),
+    [
+        ("index.json", "[]", "damaged"),
+        ("corpus/strings.json", "[]", "damaged"),
+        ("corpus/strings.json", "{", "strings.json is not valid JSON"),
+        ("corpus/tokens.npy", "", "damaged"),
+        ("sources/0/columns.npz", "PK\x03\x04", "damaged"),
+        ("sources/0/source.json", "{}", "damaged"),
+    ],
+)
+def test_a_damaged_index_is_named(built, tmp_path, file, content, says):
+    shutil.copytree(built[0].folder, tmp_path / "i")
+    (tmp_path / "i" / "sources" / ".DS_Store").write_text("")
+    assert list(Index(tmp_path / "i").sources) == ["sae"]
+    (tmp_path / "i" / file).write_text(content)
+    with pytest.raises(ValueError, match=says):
+        Index(tmp_path / "i")

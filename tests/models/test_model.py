@@ -237,3 +237,38 @@ def test_generate_takes_one_prompt_and_counts_afresh(toy):
     for _ in range(2):
         toy.generate("abc", max_new_tokens=2, edits=[edit])
     assert len(edit.applied) == 2
+
+
+def test_an_edit_cannot_read_what_comes_later(toy):
+    with pytest.raises(ValueError, match="computed after"):
+        Edit(Site(1, "mlp_out"), Site(1, "mlp_in"), lambda x, y: y)
+
+
+def test_weights_that_are_missing_are_not_made_up(toy, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    toy.module.save_pretrained(tmp_path)
+    toy.tokenizer.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    name = next(n for n in weights if n.endswith("layers.2.input_layernorm.weight"))
+    del weights[name]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="lack 1 tensors"):
+        load_model(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda m: m.capture([[9999]], "L1.resid_post"), "token ids 0 to"),
+        (lambda m: m.capture([[-1]], "L1.resid_post"), "token ids 0 to"),
+        (lambda m: m.capture(torch.zeros(1, 0, dtype=torch.long), "L1.resid_post"), "got none"),
+        (lambda m: m.capture("a", "other:L1.resid_post"), "a site of 'other'"),
+        (lambda m: m.capture("\ud800", "L1.resid_post"), "surrogate"),
+        (lambda m: m.capture("a", "L1.resid_post", padding_side="middle"), "left or right"),
+        (lambda m: m.generate("a", temperature=float("nan")), "temperature"),
+    ],
+)
+def test_wrong_calls_say_what_is_wrong(toy, call, says):
+    with pytest.raises(ValueError, match=says):
+        call(toy)

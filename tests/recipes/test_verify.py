@@ -40,3 +40,27 @@ def test_nothing_to_check_is_said(make_dictionary, tmp_path):
     path = save_dictionary(make_dictionary(), tmp_path / "d")
     with pytest.raises(ValueError, match="nothing to verify"):
         verify(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "says"),
+    [
+        ("seq_ids", lambda t: t + 100, "outside 0 to 5"),
+        ("positions", lambda t: t - 30, "outside 0 to 19"),
+        ("activations", lambda t: t[:5], "must be"),
+        ("tokens", lambda t: t + 9999, "token ids"),
+        ("tokens", None, "damaged"),
+    ],
+)
+def test_damaged_examples_are_named(folder, toy, name, change, says):
+    from safetensors.torch import load_file
+
+    path = folder[0] / "examples.safetensors"
+    tensors = load_file(path)
+    if change is None:
+        del tensors[name]
+    else:
+        tensors[name] = change(tensors[name]).contiguous()
+    save_file(tensors, path)
+    with pytest.raises(ValueError, match=says):
+        verify(folder[0], toy)

@@ -9,6 +9,8 @@ import torch
 
 from diascope.activations import RowReader, Rows, RowWriter
 from diascope.dictionaries import BatchTopK, JumpReLU, Matryoshka, TopK, load_dictionary, save_dictionary
+from diascope.recipes.gemma_scope_2 import small
+from diascope.recipes.run import RunRecipe
 from diascope.sites import Site
 from diascope.storage.files import sha256_file
 from diascope.training import MemberRecipe, TrainingRecipe, train_group
@@ -164,3 +166,29 @@ def test_a_recipe_that_contradicts_itself_is_refused(reader, tmp_path):
     for activation, says in ((BatchTopK(9), "disagree"), (TopK(4), "not trained")):
         with pytest.raises(ValueError, match=says):
             Group(recipe(activation), reader, tmp_path, "toy")
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: MemberRecipe("m", l0_target=float("nan")), "l0_target is nan"),
+        (lambda: MemberRecipe("m", d_sae=32, l0_target=60.0), "from 1 to 31"),
+        (lambda: MemberRecipe("m", d_sae=1, l0_target=1.0), "d_sae is 1"),
+        (lambda: MemberRecipe("m", "L1.mlp_out", "L1.mlp_in"), "computed after"),
+        (lambda: TrainingRecipe((MemberRecipe("m"),), epochs=float("inf")), "epochs is inf"),
+        (lambda: TrainingRecipe((MemberRecipe("m"),), epochs=0), "epochs is 0"),
+        (lambda: TrainingRecipe(()), "at least one member"),
+        (lambda: RunRecipe(TrainingRecipe((MemberRecipe("m"),)), tokens=10), "tokens is 10"),
+        (lambda: RunRecipe(TrainingRecipe((MemberRecipe("m"),)), held_out=float("nan")), "held_out is nan"),
+        (lambda: RunRecipe(TrainingRecipe((MemberRecipe("m"),)), context=16), "context is 16"),
+        (lambda: small((("L1.resid_post",) * 2,), d_sae=8, l0=9), "l0 is 9"),
+    ],
+)
+def test_numbers_out_of_range_are_named(make, says):
+    with pytest.raises(ValueError, match=says):
+        make()
+
+
+def test_a_site_is_the_same_in_every_spelling():
+    m = MemberRecipe("m", "blocks.1.hook_resid_post", "l1.resid_post")
+    assert (m.site_in, m.site_out) == ("L1.resid_post",) * 2

@@ -93,7 +93,7 @@ class Index:
     """An index folder, opened for reading."""
 
     def __init__(self, folder: str | Path) -> None:
-        folder = Path(folder)
+        self.folder = folder = Path(folder)
         if not (folder / "index.json").exists():
             raise ValueError(f"{folder} is no index: it has no index.json (diascope demo builds one)")
         with reading(folder, "build it again"):
