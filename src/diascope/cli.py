@@ -169,6 +169,7 @@ class Eval:
                 sequences,
                 training_rows=rows if fit else None,
                 ce_tokens=self.ce_tokens,
+                text=self.text,
                 progress=bars.stage("evaluate", "maps"),
             )
         _tables({name: r.card() for name, r in results.items()})
@@ -228,14 +229,24 @@ class Verify:
 
         _some(self.dictionary)
         model = load_model(self.model) if self.model else None
+        failed = []
         for path in self.dictionary:
-            v = verify(path, model)
+            try:
+                v = verify(path, model)
+            except ValueError as error:
+                failed.append(str(error))
+                continue
             found = "probes agree" if v.probes else "no probes"
             if v.examples:
                 found += f"; {v.examples} stored activations, median relative error {v.median_error:.2g}"
-            if not v.ok:
-                raise ValueError(f"{path}: {found}: wrong hook, missing norm gain, or another model?")
-            out.print(f"{path}: {found}", markup=False)
+            elif model:
+                found += "; no stored examples, so the model was not needed"
+            if v.ok:
+                out.print(f"{path}: {found}", markup=False)
+            else:
+                failed.append(f"{path}: {found}: wrong hook, missing norm gain, or another model?")
+        if failed:
+            raise ValueError("\n".join(failed))
 
 
 COMMANDS = {"demo": Demo, "train": Train, "eval": Eval, "convert": Convert, "explore": Explore, "verify": Verify}
@@ -262,6 +273,7 @@ def _carry_out(recipe: object, workspace: Path, track: str | None = None) -> Non
         out.print(timings_line(read_json(workspace / "timings.json")), style="dim")
     where = f"dictionaries: {workspace / 'dictionaries'}; Gemma Scope 2 layout: {workspace / 'gemma-scope-2'}"
     out.print(where, style="dim", markup=False)
+    out.print(f"look at them: diascope explore {workspace}", style="dim", markup=False)
 
 
 def _tables(cards: dict[str, dict]) -> None:  # type: ignore[type-arg]

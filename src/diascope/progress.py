@@ -19,7 +19,8 @@ class _Rate(ProgressColumn):
         unit = task.fields.get("unit", "")
         if not unit or not task.speed:
             return Text("")
-        return Text(f"{task.completed:,.0f}/{task.total or 0:,.0f} {unit}  {task.speed:,.0f} {unit}/s", style="cyan")
+        speed = f"  {task.speed:,.0f} {unit}/s" if task.speed >= 1 else ""
+        return Text(f"{task.completed:,.0f}/{task.total or 0:,.0f} {unit}{speed}", style="cyan")
 
 
 class Bars:
@@ -74,7 +75,7 @@ class Bars:
             return
         rate = done / (now - began) if now > began else 0.0
         left = f", {max(0.0, (total - done) / rate):.0f} s left" if rate and not finished else f", {now - began:.0f} s"
-        speed = f" at {rate:,.0f} {unit}/s" if unit and rate else ""
+        speed = f" at {rate:,.0f} {unit}/s" if unit and rate >= 1 else ""
         self.console.print(
             f"{title}: {done:,}/{total:,}{' ' + unit if unit else ''}{speed}{left}  {note}".rstrip(), highlight=False
         )

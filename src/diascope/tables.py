@@ -38,7 +38,7 @@ def evaluation_table(name: str, card: Mapping[str, Any]) -> Group:
         if row == "dictionary":
             table.add_row("  95 % ±", *(_interval(metrics[row].get(key)) for key, _ in COLUMNS), style="dim")
     note = (
-        f"{facts['tokens']:,} tokens of {facts['documents']} held-out documents; losses on {facts['predictions']:,} predictions, "
+        f"{facts['tokens']:,} tokens of {facts['documents']} documents of {facts.get('text') or 'the given text'}; losses on {facts['predictions']:,} predictions, "
         f"clean CE {metrics['clean']['ce']['value']:.3f}. FVU std.: every dimension divided by its deviation. ΔCE in nats a token; recovered against the mean vector; {facts['excluded']}."
     )
     return Group(table, Text(note, style="dim"))

@@ -61,12 +61,14 @@ def evaluate(
     *,
     training_rows: Callable[[Dictionary], tuple[Tensor, Tensor]] | None = None,
     ce_tokens: int = 8192,
+    text: str = "",
     progress: Callable[[int, int, str], None] = lambda done, total, note: None,
     seed: int = 0,
 ) -> dict[str, Evaluation]:
     """Evaluate `dictionaries` on packed `sequences` of held-out text.
 
     training_rows   gives (x, y) of training rows for a dictionary, on which its controls are fitted; None: no controls
+    text            name of the text, for the card
     ce_tokens       tokens on which losses are computed (the first sequences); the unembedding costs more than the trunk
 
     Returns one Evaluation a dictionary. Raises ValueError when a dictionary does not fit the model.
@@ -75,7 +77,7 @@ def evaluate(
         for site, width in ((d.site_in, d.config.d_in), (d.site_out, d.config.d_out)):
             if model.width(site) != width:
                 raise ValueError(f"{name} has width {width} at {site}, but {model.name} has {model.width(site)} there")
-    text = EvalText(model, sequences)
+    whole = EvalText(model, sequences)
     short = EvalText(model, _first(sequences, ce_tokens))
     sites = list(dict.fromkeys(s for d in dictionaries.values() for s in (d.site_in, d.site_out)))
     maps = {
@@ -86,7 +88,7 @@ def evaluate(
     }
     total, done = 1 + sum(map(len, maps.values())), 0
     progress(0, total, "clean model")
-    vectors = text.capture(sites)
+    vectors = whole.capture(sites)
     short.remember(min(s.layer for s in sites))
     clean = short.hidden()
     out = {}
@@ -97,13 +99,14 @@ def evaluate(
             done += 1
             progress(done, total, f"{name}: {label}")
             hidden[label] = _spliced_hidden(model, short, d, function)
+        progress(done, total, f"{name}: losses of {len(hidden) + 1} models on {int(short.predicts.sum())} predictions")
         losses = short.losses(clean, hidden)
         metrics: dict[str, dict[str, Estimate | float]] = {"clean": {"ce": _mean(losses["clean"].ce, short)}}
         for label, function in maps[name].items():
-            fidelity = _fidelity(text, y, _mapped(function, x, y))
+            fidelity = _fidelity(whole, y, _mapped(function, x, y))
             metrics[label] = fidelity | _loss_metrics(short, losses["clean"], losses[label], losses.get("mean"))
-        metrics["dictionary"] |= _sparsity(d, x, text)
-        out[name] = Evaluation(name, metrics, _facts(model, d, sequences, text, short, seed))
+        metrics["dictionary"] |= _sparsity(d, x, whole)
+        out[name] = Evaluation(name, metrics, {"text": text} | _facts(model, d, sequences, whole, short, seed))
     return out
 
 

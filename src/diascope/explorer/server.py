@@ -92,9 +92,11 @@ class _Api:
     async def browse(self, request: Request) -> Any:
         source, query = self._source(request.path_params["source"]), request.query_params
         try:
+            # first what can be read off a row: latents that promote a token strongly
+            sort = query.get("sort") or ("top_logit" if "top_logit" in source.columns else "density")
             offset, limit = max(0, int(query.get("offset", 0))), min(500, max(1, int(query.get("limit", 50))))
             total, latents = source.browse(
-                sort=query.get("sort", "density"),
+                sort=sort,
                 descending=query.get("order", "desc") == "desc",
                 offset=offset,
                 limit=limit,
@@ -102,7 +104,7 @@ class _Api:
             )
         except (ValueError, KeyError) as error:
             raise _Problem(400, str(error).strip("'\"")) from error
-        return {"total": total, "offset": offset, "rows": [self._row(source, int(j)) for j in latents]}
+        return {"total": total, "offset": offset, "sort": sort, "rows": [self._row(source, int(j)) for j in latents]}
 
     def _row(self, source: Source, latent: int) -> dict[str, Any]:
         values: dict[str, Any] = {k: _number(c[latent]) for k, c in source.columns.items()}
@@ -161,9 +163,11 @@ class _Api:
             }
             raise _Problem(503, sentence.get(self.host.state, f"The model could not be loaded: {self.host.problem}"))
         try:
-            return await self.host.call(lambda opened: self._encode(opened, source.name, text))
+            found = await self.host.call(lambda opened: self._encode(opened, source.name, text))
         except Busy as error:
             raise _Problem(429, "The model is busy with other requests: try again shortly.") from error
+        fired = {latent for token in found.get("tokens", ()) for latent, _ in token["active"]}
+        return {**found, "latents": {str(j): self._row(source, j) for j in sorted(fired)}}
 
 
 async def _body(request: Request) -> bytes:

@@ -46,10 +46,14 @@ def converted(gguf: Path, *, progress: Callable[[str], None] = lambda _: None) -
 @contextlib.contextmanager
 def _one_parse() -> Iterator[None]:
     import gguf
+    from transformers import modeling_gguf_pytorch_utils
 
-    original = gguf.GGUFReader
+    theirs: Any = modeling_gguf_pytorch_utils
+
+    original, bar = gguf.GGUFReader, theirs.tqdm
     gguf.GGUFReader = functools.cache(original)  # transformers imports the name at each call
+    theirs.tqdm = functools.partial(bar, disable=True)  # our own progress says what is going on
     try:
         yield
     finally:
-        gguf.GGUFReader = original
+        gguf.GGUFReader, theirs.tqdm = original, bar

@@ -254,7 +254,13 @@ class Model:
 
     @torch.no_grad()
     def generate(
-        self, prompt: Any, *, max_new_tokens: int = 32, edits: Sequence[Edit] = (), temperature: float = 0.0, seed: int = 0
+        self,
+        prompt: Any,
+        *,
+        max_new_tokens: int = 32,
+        edits: Sequence[Edit] | Edit = (),
+        temperature: float = 0.0,
+        seed: int = 0,
     ) -> str:
         """Continue `prompt` (a text or token ids), greedily at temperature 0; edits act on every decode step.
 
@@ -265,6 +271,7 @@ class Model:
         tokens, attention = self.batch(prompt)
         if len(tokens) > 1:
             raise ValueError(f"generate continues one prompt, got {len(tokens)}: call it once for each")
+        edits = [edits] if isinstance(edits, Edit) else edits
         for e in edits:
             e.applied.clear()
         draw = torch.Generator(self.device).manual_seed(seed)

@@ -112,7 +112,8 @@ class Run:
         path = self.workspace / "recipe.json"
         if path.exists() and read_json(path) != self.identity:
             raise ValueError(
-                f"{self.workspace} holds a run of another recipe (other tokens or settings): choose another --workspace, or delete it"
+                f"{self.workspace} holds a run of another recipe ({_differences(read_json(path), self.identity)}): choose another "
+                "--workspace, or delete it"
             )
         self._model: Model | None = None
         self._corpus: Corpus | None = None
@@ -144,6 +145,21 @@ class Run:
                 raise ValueError("every document is held out: lower the held-out share, or give more documents")
             r = self.recipe
             self._sequences = pack(self.model, documents, context=r.context, max_tokens=r.tokens, seed=r.seed)
+            if (found := self._sequences.tokens.size) < 0.9 * r.tokens:
+                say = self.stage("text", "")
+                say(
+                    0,
+                    0,
+                    f"health: {r.corpus} gives {found:,} of {r.tokens:,} tokens: ask for {found} so that the schedule fits",
+                )
+            for m in r.training.members:
+                if m.d_sae > found / 4:
+                    say = self.stage("text", "")
+                    say(
+                        0,
+                        0,
+                        f"health: {m.name} has {m.d_sae:,} latents for {found:,} tokens: most will die; give more text or fewer latents",
+                    )
         return self._sequences
 
     @contextmanager
@@ -241,6 +257,7 @@ class Run:
                 sequences,
                 training_rows=lambda d: (reader.read(d.site_in, sample), reader.read(d.site_out, sample)),
                 ce_tokens=r.ce_tokens,
+                text=f"held-out documents of {r.corpus}" if r.eval_corpus == "held-out" else r.eval_corpus,
                 progress=self.stage("evaluate", "maps"),
             )
         for name, result in results.items():
@@ -295,6 +312,25 @@ class Run:
             "versions": {p: version(p) for p in packages}
             | {"diascope": version("diascope"), "python": platform.python_version()},
         }
+
+
+def _differences(old: Any, new: Any, where: str = "") -> str:
+    """The first three settings in which two recipes differ, for a message."""
+    found: list[str] = []
+
+    def walk(a: Any, b: Any, path: str) -> None:
+        if isinstance(a, dict) and isinstance(b, dict):
+            for key in sorted(set(a) | set(b)):
+                if key != "hash":
+                    walk(a.get(key), b.get(key), f"{path}.{key}" if path else key)
+        elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+            for i, (x, y) in enumerate(zip(a, b, strict=True)):
+                walk(x, y, f"{path}[{i}]")
+        elif a != b:
+            found.append(f"{path.removeprefix('recipe.')}: {str(a)[:40]} there, {str(b)[:40]} here")
+
+    walk(old, new, where)
+    return "; ".join(found[:3]) + ("; ..." if len(found) > 3 else "")
 
 
 def train(

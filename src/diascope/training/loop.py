@@ -128,7 +128,9 @@ class Group:
                 if self.step % LOG_EVERY == 0 or self.step == steps - 1:
                     self._log(log, stats)
                 self.step += 1
-                note = "  ".join(f"{m.recipe.name} fvu {s.fvu:.3f}" for m, s in zip(self.members, stats, strict=True))
+                note = "  ".join(
+                    f"{m.recipe.name} fvu {s.fvu:.3f} at L0 {s.l0:.0f}" for m, s in zip(self.members, stats, strict=True)
+                )
                 progress(self.step * self.batches.batch, steps * self.batches.batch, note)
                 if time.monotonic() - saved > self.recipe.checkpoint_every:
                     log.flush()

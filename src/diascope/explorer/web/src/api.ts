@@ -12,7 +12,7 @@ export type Source = {
   config: Record<string, any>;
 };
 export type Row = { latent: number; density: number; max_activation: number; top_token?: string; level: number } & Record<string, any>;
-export type Page = { total: number; offset: number; rows: Row[] };
+export type Page = { total: number; offset: number; sort: string; rows: Row[] };
 export type Example = { tokens: string[]; fired: [number, number][]; peak: number };
 export type Group = { label: string; low: number; high: number; share: number; examples: Example[] };
 export type Latent = Row & {
@@ -23,7 +23,7 @@ export type Latent = Row & {
   bottom: [string, number][];
   neighbours: [number, number, number][];
 };
-export type Encoded = { source: string; cut: number; tokens: { text: string; ordinary: boolean; active: [number, number][] }[] };
+export type Encoded = { source: string; cut: number; latents: Record<string, Row>; tokens: { text: string; ordinary: boolean; active: [number, number][] }[] };
 export type Status = { index: Record<string, any>; model: { state: "absent" | "loading" | "ready" | "failed"; problem: string } };
 
 export async function ask<T>(path: string, body?: unknown): Promise<T> {

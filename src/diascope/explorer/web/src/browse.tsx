@@ -15,20 +15,20 @@ const COLUMNS: [string, string, (r: Row) => string, string][] = [
 const SIZE = 100;
 
 export function Browse({ source }: { source: string }) {
-  const [sort, setSort] = useState("density");
+  const [sort, setSort] = useState<string | null>(null);
   const [order, setOrder] = useState<"desc" | "asc">("desc");
   const [offset, setOffset] = useState(0);
   const [alive, setAlive] = useState(true);
-  const by = (column: string) => {
-    setOrder(column === sort && order === "desc" ? "asc" : "desc");
+  const by = (column: string, now: string) => {
+    setOrder(column === now && order === "desc" ? "asc" : "desc");
     setSort(column);
     setOffset(0);
   };
   const base = `#/s/${encodeURIComponent(source)}`;
-  const path = `/api/sources/${encodeURIComponent(source)}/latents?sort=${sort}&order=${order}&offset=${offset}&limit=${SIZE}&alive=${alive ? 1 : 0}`;
-  const head = (key: string, label: string, help: string) => (
-    <th scope="col" class={key === "latent" ? "" : "num"} aria-sort={sort === key ? (order === "desc" ? "descending" : "ascending") : "none"}>
-      <button class="sort" data-tip={help} onClick={() => by(key)}>{label}{sort === key ? (order === "desc" ? " ↓" : " ↑") : ""}</button>
+  const path = `/api/sources/${encodeURIComponent(source)}/latents?sort=${sort ?? ""}&order=${order}&offset=${offset}&limit=${SIZE}&alive=${alive ? 1 : 0}`;
+  const head = (now: string, key: string, label: string, help: string) => (
+    <th scope="col" class={key === "latent" ? "" : "num"} aria-sort={now === key ? (order === "desc" ? "descending" : "ascending") : "none"}>
+      <button class="sort" data-tip={help} onClick={() => by(key, now)}>{label}{now === key ? (order === "desc" ? " ↓" : " ↑") : ""}</button>
     </th>
   );
   return (
@@ -48,7 +48,7 @@ export function Browse({ source }: { source: string }) {
             <div class="scroll">
               <table class="browse">
                 <thead>
-                  <tr>{head("latent", "latent", "index in the dictionary")}<th scope="col">promotes</th>{columns.map(([k, l, , h]) => head(k, l, h))}</tr>
+                  <tr>{head(page.sort, "latent", "latent", "index in the dictionary")}<th scope="col">promotes</th>{columns.map(([k, l, , h]) => head(page.sort, k, l, h))}</tr>
                 </thead>
                 <tbody>
                   {page.rows.map((r) => (

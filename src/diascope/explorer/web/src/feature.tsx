@@ -75,7 +75,7 @@ function View({ latent: f }: { latent: Latent }) {
       <aside class="panel">
         {f.top.length > 0 && <div class="pair"><Logits title="Promotes" pairs={f.top} /><Logits title="Suppresses" pairs={f.bottom} /></div>}
         {f.histogram.length > 0 && <Histogram counts={f.histogram} max={f.max_activation} />}
-        <h3>Nearest latents</h3>
+        <h3>Nearest latents <span class="faint small">decoder cosine, density</span></h3>
         <ul class="near">
           {f.neighbours.map(([j, cosine, density]) => (
             <li><a href={`#/s/${encodeURIComponent(f.source)}/${j}`}>{j}</a><span class="num" data-tip="decoder cosine">{cosine.toFixed(2)}</span><span class="num faint" data-tip="density">{percent(density)}</span></li>

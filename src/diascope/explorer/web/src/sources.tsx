@@ -81,7 +81,7 @@ export function Sources() {
               <CardTable card={s.card} />
               {s.card.facts && (
                 <p class="faint small">
-                  {whole(Number(s.card.facts.tokens))} tokens of {String(s.card.facts.documents)} held-out documents; losses on{" "}
+                  {whole(Number(s.card.facts.tokens))} tokens of {String(s.card.facts.documents)} documents of {String(s.card.facts.text || "the evaluation text")}; losses on{" "}
                   {whole(Number(s.card.facts.predictions))} predictions. Hover a number for its interval. Excluded: {String(s.card.facts.excluded)}.
                 </p>
               )}

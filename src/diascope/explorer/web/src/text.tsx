@@ -2,26 +2,29 @@
 import { useState } from "preact/hooks";
 import { ask, type Encoded, type Source } from "./api";
 import { Load } from "./load";
-import { quoted, short } from "./format";
+import { percent, quoted, short } from "./format";
 
-type Sum = { latent: number; sum: number; max: number; tokens: number };
+type Sum = { latent: number; sum: number; max: number; tokens: number; share: number };
+type Order = "share" | "max";
 
-function pooled(found: Encoded, token: number | null): Sum[] {
+function pooled(found: Encoded, token: number | null, order: Order): Sum[] {
   const by = new Map<number, Sum>();
   found.tokens.forEach((t, i) => {
     if (token !== null && token !== i) return;
     for (const [latent, value] of t.active) {
-      const s = by.get(latent) ?? { latent, sum: 0, max: 0, tokens: 0 };
-      by.set(latent, { latent, sum: s.sum + value, max: Math.max(s.max, value), tokens: s.tokens + 1 });
+      const s = by.get(latent) ?? { latent, sum: 0, max: 0, tokens: 0, share: 0 };
+      const max = Math.max(s.max, value);
+      by.set(latent, { latent, sum: s.sum + value, max, tokens: s.tokens + 1, share: max / (found.latents[latent]?.max_activation || max) });
     }
   });
-  return [...by.values()].sort((a, b) => b.max - a.max).slice(0, 60);
+  return [...by.values()].sort((a, b) => b[order] - a[order]).slice(0, 60);
 }
 
 function Result({ found }: { found: Encoded }) {
   const [token, setToken] = useState<number | null>(null);
-  const rows = pooled(found, token);
-  const most = Math.max(...rows.map((r) => r.max), 1e-9);
+  const [order, setOrder] = useState<Order>("share");
+  const rows = pooled(found, token, order);
+  const most = Math.max(...rows.map((r) => r[order]), 1e-9);
   const base = `#/s/${encodeURIComponent(found.source)}`;
   return (
     <>
@@ -32,13 +35,33 @@ function Result({ found }: { found: Encoded }) {
       </p>
       {found.cut > 0 && <p class="notice">The last {found.cut} tokens were left out: the first {found.tokens.length} are read.</p>}
       <p class="faint">{token === null ? "Strongest latents over the whole text; choose a token to see its own." : `Latents of token ${token}, ${quoted(found.tokens[token]!.text)}.`}</p>
-      <ol class="logits wide">
-        {rows.map((r) => (
-          <li style={{ "--w": `${(100 * r.max) / most}%` }}>
-            <a href={`${base}/${r.latent}`}>{r.latent}</a><span class="num">{short(r.max)}</span><span class="num faint">{r.tokens} token{r.tokens > 1 ? "s" : ""}</span>
-          </li>
-        ))}
-      </ol>
+      <p class="row">
+        <label>order by <select value={order} onChange={(e) => setOrder(e.currentTarget.value as Order)}>
+          <option value="share">share of its largest activation</option>
+          <option value="max">activation</option>
+        </select></label>
+      </p>
+      <div class="scroll">
+        <table class="browse">
+          <thead><tr>
+            <th scope="col">latent</th><th scope="col">promotes</th><th scope="col" class="num">activation</th>
+            <th scope="col" class="num">of its max</th><th scope="col" class="num">density</th>{token === null && <th scope="col" class="num">tokens</th>}
+          </tr></thead>
+          <tbody>
+            {rows.map((r) => {
+              const facts = found.latents[r.latent];
+              return (
+                <tr onClick={() => (location.hash = `${base}/${r.latent}`)}>
+                  <td class="barred" style={{ "--w": `${(100 * r[order]) / most}%` }}><a href={`${base}/${r.latent}`}>{r.latent}</a></td>
+                  <td class="token">{facts?.top_token === undefined ? "–" : quoted(facts.top_token)}</td>
+                  <td class="num">{short(r.max)}</td><td class="num">{percent(r.share)}</td>
+                  <td class="num faint">{facts ? percent(facts.density) : "–"}</td>{token === null && <td class="num faint">{r.tokens}</td>}
+                </tr>
+              );
+            })}
+          </tbody>
+        </table>
+      </div>
       {rows.length === 0 && <p class="notice">No latent is active here.</p>}
     </>
   );
