@@ -67,8 +67,17 @@ def test_sources_browse_and_feature_page(page):
     page.get_by_role("link", name="Browse latents").first.click()
     rows = page.locator("table.browse tbody tr")
     rows.first.wait_for()
-    density = [float(t.rstrip(" %")) for t in rows.locator("td:nth-child(3)").all_inner_texts()]
-    assert len(density) == 100 and density == sorted(density, reverse=True)
+
+    def column(name):
+        place = page.locator("table.browse th").all_inner_texts().index(name) + 1
+        return [float(t.rstrip(" %").replace(",", "")) for t in rows.locator(f"td:nth-child({place})").all_inner_texts()]
+
+    first = column("top logit ↓")  # what can be read off a row comes first
+    assert len(first) == 100 and first == sorted(first, reverse=True)
+    page.get_by_role("button", name="density", exact=True).click()
+    page.locator("th[aria-sort=descending]", has_text="density").wait_for()
+    density = column("density ↓")
+    assert density == sorted(density, reverse=True) and density != first
     page.get_by_role("button", name="max", exact=True).click()
     page.locator("th[aria-sort=descending]", has_text="max").wait_for()
     rows.nth(3).locator("a").click()
@@ -97,10 +106,10 @@ def test_text_in_latents_out(page):
             break
         page.wait_for_timeout(1000)
     assert page.locator(".pick button").all_inner_texts()[:3] == ["<bos>", "Paris", "·is"]
-    assert page.locator("ol.logits li").count() > 10
+    assert page.locator("table.browse tbody tr").count() > 10
     page.locator(".pick button").nth(1).click()
     page.get_by_text("Latents of token 1").wait_for()
-    page.locator("ol.logits a").first.click()
+    page.locator("table.browse tbody a").first.click()
     page.get_by_label("Try a text").fill("Paris is the capital of France.")
     page.get_by_role("button", name="Run").click()
     page.locator("form.try p.tokens mark").first.wait_for()

@@ -152,6 +152,9 @@ def test_a_folder_that_is_no_index_is_named(tmp_path):
         ("corpus/tokens.npy", "", "damaged"),
         ("sources/0/columns.npz", "PK\x03\x04", "damaged"),
         ("sources/0/source.json", "{}", "damaged"),
+        ("sources/0/records.bin", "", "damaged"),
+        ("sources/0/records.bin", "cut short", "its offsets say"),
+        ("sources/0/offsets.npy", "no array", "damaged"),
     ],
 )
 def test_a_damaged_index_is_named(built, tmp_path, file, content, says):

@@ -15,6 +15,7 @@ dozen bytes. Source folders are numbers, so a name from a request never becomes 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +63,13 @@ class Source:
     def __init__(self, folder: Path) -> None:
         self.meta: dict[str, Any] = read_json(folder / "source.json")
         self.name: str = self.meta["name"]
-        with np.load(folder / "columns.npz") as columns:
+        with _array(folder / "columns.npz") as columns:
             self.columns: dict[str, np.ndarray] = {k: columns[k] for k in columns.files}
-        self._offsets = np.load(folder / "offsets.npy")
-        self._records = np.memmap(folder / "records.bin", dtype=np.uint8, mode="r")
+        self._offsets = _array(folder / "offsets.npy")
+        path = folder / "records.bin"
+        self._records = _array(path, lambda p: np.memmap(p, dtype=np.uint8, mode="r"))
+        if len(self._records) != self._offsets[-1]:
+            raise ValueError(f"{path} has {len(self._records)} bytes, its offsets say {self._offsets[-1]}: build the index again")
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
@@ -89,6 +93,14 @@ class Source:
         return len(chosen), chosen[order[offset : offset + limit]]
 
 
+def _array(path: Path, read: Callable[[Path], Any] = np.load) -> Any:
+    """What `read(path)` gives; NumPy's complaints about the content do not name the file, so it is named here."""
+    try:
+        return read(path)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): build the index again") from error
+
+
 class Index:
     """An index folder, opened for reading."""
 
@@ -103,7 +115,7 @@ class Index:
         self.meta: dict[str, Any] = read_json(folder / "index.json")
         if self.meta.get("format") != FORMAT:
             raise ValueError(f"{folder} has format {self.meta.get('format')!r}, this version reads {FORMAT}: build it again")
-        self.tokens = np.load(folder / "corpus" / "tokens.npy", mmap_mode="r")
+        self.tokens = _array(folder / "corpus" / "tokens.npy", lambda p: np.load(p, mmap_mode="r"))
         strings = read_json(folder / "corpus" / "strings.json")
         self.strings: dict[int, str] = {int(k): v for k, v in strings.items()}
         numbered = sorted((p for p in folder.glob("sources/*") if p.name.isdecimal()), key=lambda p: int(p.name))
