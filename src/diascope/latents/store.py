@@ -69,7 +69,9 @@ class Source:
         path = folder / "records.bin"
         self._records = _array(path, lambda p: np.memmap(p, dtype=np.uint8, mode="r"))
         if len(self._records) != self._offsets[-1]:
-            raise ValueError(f"{path} has {len(self._records)} bytes, its offsets say {self._offsets[-1]}: build the index again")
+            raise ValueError(
+                f"{path} has {len(self._records)} bytes, its offsets say {self._offsets[-1]}: build the index again"
+            )
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
