@@ -13,7 +13,7 @@ test: .venv/dev
 check: .venv/dev
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/ruff format --check src tests benchmarks
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
 # The explorer's page, from TypeScript (needs Node; the result is committed, so users do not).

@@ -31,7 +31,7 @@ def make_dictionary():
         if skip:
             tensors["W_skip"] = torch.randn(d, d, generator=g) / d**0.5
         return Dictionary(
-            DictionaryConfig(kind, "toy", site_in, site_out, d, d, S, skip=skip, l0_target=8.0, **config), tensors
+            DictionaryConfig.single("toy", site_in, site_out, d, d, S, skip=skip, l0_target=8.0, **config), tensors
         )
 
     return make

@@ -40,8 +40,8 @@ def test_configs_survive_json_and_hash_the_same():
     assert again == recipe and config_hash(again) == config_hash(recipe)
     other = dataclasses.replace(recipe, tokens=1001)
     assert config_hash(other) != config_hash(recipe)
-    config = DictionaryConfig(
-        "sae", "m", "L1.resid_post", "L1.resid_post", 4, 4, 8, BatchTopK(3), Matryoshka((2, 8), (1.0, 1.0))
+    config = DictionaryConfig.single(
+        "m", "L1.resid_post", "L1.resid_post", 4, 4, 8, activation=BatchTopK(3), matryoshka=Matryoshka((2, 8), (1.0, 1.0))
     )
     assert from_data(DictionaryConfig, to_data(config)) == config
     with pytest.raises(ValueError, match="newer version"):

@@ -160,8 +160,8 @@ class Eval:
 
             def rows(d: Dictionary) -> tuple[Tensor, Tensor]:
                 assert fit is not None
-                seen = fit.capture([d.site_in, d.site_out])
-                return seen[d.site_in], seen[d.site_out]
+                seen = fit.capture(list(d.sites))
+                return d.inputs(seen), d.targets(seen)
 
             results = evaluate(
                 model,

@@ -75,6 +75,8 @@ def _from_union(args: tuple[Any, ...], data: Any) -> Any:
                 return from_data(choice, data)
         names = ", ".join(c.__name__ for c in choices)
         raise ValueError(f"unknown choice {data['type']!r}: this version knows {names}")
+    if len(choices) > 1 and all(map(dataclasses.is_dataclass, choices)):
+        raise ValueError(f"{data!r} is none of {', '.join(c.__name__ for c in choices)}")
     return from_data(choices[0], data) if len(choices) == 1 else data
 
 

@@ -7,7 +7,7 @@ because dictionaries are not trained there. This file knows neither models nor d
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -29,3 +29,11 @@ class Edit:
     def __post_init__(self) -> None:
         if self.read.depth > self.write.depth:
             raise ValueError(f"an edit cannot read {self.read}, which is computed after {self.write}, where it writes")
+
+
+Edits = Edit | tuple[Edit, ...]  # what a dictionary gives: one a site that it writes
+
+
+def flat(edits: Iterable[Edits]) -> tuple[Edit, ...]:
+    """All edits of `edits`, one after another."""
+    return tuple(e for entry in edits for e in ((entry,) if isinstance(entry, Edit) else entry))

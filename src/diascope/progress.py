@@ -77,5 +77,8 @@ class Bars:
         left = f", {max(0.0, (total - done) / rate):.0f} s left" if rate and not finished else f", {now - began:.0f} s"
         speed = f" at {rate:,.0f} {unit}/s" if unit and rate >= 1 else ""
         self.console.print(
-            f"{title}: {done:,}/{total:,}{' ' + unit if unit else ''}{speed}{left}  {note}".rstrip(), highlight=False
+            f"{title}: {done:,}/{total:,}{' ' + unit if unit else ''}{speed}{left}  {note}".rstrip(),
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
         )

@@ -33,7 +33,7 @@ def test_encode_and_decode_follow_the_formulas(make_dictionary, kind, skip):
 def test_a_rows_latents_do_not_depend_on_its_batch(make_dictionary):
     for activation in (JumpReLU(), TopK(5)):
         d = make_dictionary()
-        d = Dictionary(type(d.config)(**{**d.config.__dict__, "activation": activation}), dict(d.named_parameters()))
+        d = Dictionary(type(d.config)(**{**d.config.__dict__, "activation": activation}), d.tensors())
         x = torch.randn(20, 32)
         together = d.encode(x).dense()
         assert all(torch.allclose(d.encode(x[i : i + 1]).dense()[0], together[i], atol=1e-5) for i in range(20))
@@ -52,8 +52,8 @@ def test_gradients_reach_the_input_through_encode_and_decode(make_dictionary):
 def test_saving_and_loading_is_lossless(make_dictionary, tmp_path, format, kind, skip):
     d = make_dictionary(kind=kind, skip=skip)
     again = load_dictionary(save_dictionary(d, tmp_path / "d", format=format))
-    for name, value in d.named_parameters():
-        assert torch.equal(getattr(again, name), value), name
+    for name, value in d.tensors().items():
+        assert torch.equal(again.tensors()[name], value), name
     assert (again.site_in, again.site_out, again.config.kind) == (d.site_in, d.site_out, kind)
 
 
@@ -69,7 +69,7 @@ def test_gemma_scope_2_folders_have_the_releases_names(make_dictionary, tmp_path
     assert tensors["w_enc"].shape == (32, 64) and torch.equal(tensors["affine_skip_connection"], d.W_skip)
     assert str(folder).endswith("transcoder/layer_2_width_64_l0_small_affine")
     with pytest.raises(ValueError, match="JumpReLU"):
-        topk = Dictionary(type(d.config)(**{**d.config.__dict__, "activation": TopK(3)}), dict(d.named_parameters()))
+        topk = Dictionary(type(d.config)(**{**d.config.__dict__, "activation": TopK(3)}), d.tensors())
         save_dictionary(topk, tmp_path / "no", format="gemma-scope-2")
 
 
@@ -80,7 +80,7 @@ def test_probes_catch_a_wrong_reading(make_dictionary, tmp_path, wrong):
     f, y = reference(d, x)
     save_dictionary(d, tmp_path / "d", probe={"x": x, "latents": f.float(), "y_hat": y.float()})
     load_dictionary(tmp_path / "d")
-    broken = {k: v.clone() for k, v in d.named_parameters()}
+    broken = {k: v.clone() for k, v in d.tensors().items()}
     if wrong == "transposed skip":
         broken["W_skip"] = broken["W_skip"].t()
     elif wrong == "b_dec subtracted":
@@ -110,7 +110,7 @@ def test_damage_is_named(make_dictionary, tmp_path):
         load_dictionary(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="shape"):
         d = make_dictionary()
-        Dictionary(d.config, {k: v[:1] for k, v in d.named_parameters()})
+        Dictionary(d.config, {k: v[:1] for k, v in d.tensors().items()})
     with pytest.raises(ValueError, match="width 32"):
         d.encode(torch.zeros(2, 31))
 
@@ -167,12 +167,12 @@ def test_a_changed_file_is_noticed(make_dictionary, tmp_path):
     "change",
     [
         lambda c: [1, 2], lambda c: "x", lambda c: None, lambda c: {k: v for k, v in c.items() if k != "sha256"},
-        lambda c: {**c, "sha256": None}, lambda c: {**c, "dictionary": None}, lambda c: {**c, "dictionary": {"kind": "sae"}},
+        lambda c: {**c, "sha256": None}, lambda c: {**c, "dictionary": None}, lambda c: {**c, "dictionary": {"skip": True}},
         lambda c: {**c, "dictionary": {**c["dictionary"], "matryoshka": 5}},
         lambda c: {**c, "dictionary": {**c["dictionary"], "activation": None}},
         lambda c: {**c, "dictionary": {**c["dictionary"], "activation": {"type": "TopK", "k": 3.5}}},
-        lambda c: {**c, "dictionary": {**c["dictionary"], "site_in": None}},
-        lambda c: {**c, "dictionary": {**c["dictionary"], "site_out": "foo"}},
+        lambda c: {**c, "dictionary": {**c["dictionary"], "sites_in": None}},
+        lambda c: {**c, "dictionary": {**c["dictionary"], "sites_out": ["foo"]}},
     ],
 )  # fmt: skip
 def test_every_damaged_config_is_a_value_error(make_dictionary, tmp_path, change):

@@ -23,8 +23,8 @@ def built(toy, tmp_path_factory):
     docs = [Document(f"d{i}", " ".join(r.choice(WORDS, 14))) for i in range(60)]
     sequences = pack(toy, docs, context=64, max_tokens=64 * 40)
     g = torch.Generator().manual_seed(0)
-    config = DictionaryConfig(
-        "sae", "toy", "L2.resid_post", "L2.resid_post", 32, 32, 64, matryoshka=Matryoshka((16, 64), (1.0, 1.0))
+    config = DictionaryConfig.single(
+        "toy", "L2.resid_post", "L2.resid_post", 32, 32, 64, matryoshka=Matryoshka((16, 64), (1.0, 1.0))
     )
     tensors = {
         "W_enc": torch.randn(32, 64, generator=g) / 5, "W_dec": torch.nn.functional.normalize(torch.randn(64, 32, generator=g), dim=1),

@@ -30,8 +30,8 @@ def test_the_right_model_and_hook_pass(folder, toy):
 
 def test_a_wrong_hook_fails(folder, toy, tmp_path):
     path, d = folder
-    wrong = type(d.config)(**{**d.config.__dict__, "site_in": "L2.resid_post"})
-    other = save_dictionary(Dictionary(wrong, dict(d.named_parameters())), tmp_path / "w", format="gemma-scope-2")
+    wrong = type(d.config)(**{**d.config.__dict__, "sites_in": ("L2.resid_post",), "sites_out": ("L2.resid_post",)})
+    other = save_dictionary(Dictionary(wrong, d.tensors()), tmp_path / "w", format="gemma-scope-2")
     (other / "examples.safetensors").write_bytes((path / "examples.safetensors").read_bytes())
     assert not verify(other, toy).ok
 

@@ -7,19 +7,33 @@ import numpy as np
 import pytest
 import torch
 
-from diascope.activations import RowReader, Rows, RowWriter
-from diascope.dictionaries import BatchTopK, JumpReLU, Matryoshka, TopK, load_dictionary, save_dictionary
+from diascope.activations import RowReader, Rows, RowWriter, beside
+from diascope.dictionaries import (
+    BatchTopK,
+    Causal,
+    Gated,
+    Joint,
+    JumpReLU,
+    Matryoshka,
+    OneToOne,
+    ReLU,
+    SampledMatryoshka,
+    TopK,
+    load_dictionary,
+    save_dictionary,
+)
 from diascope.recipes.gemma_scope_2 import small
 from diascope.recipes.run import RunRecipe
 from diascope.sites import Site
 from diascope.storage.files import sha256_file
-from diascope.training import MemberRecipe, TrainingRecipe, train_group
+from diascope.training import Controller, MemberRecipe, QuadraticL0, TrainingRecipe, train_group
 from diascope.training.batches import Batches
 from diascope.training.health import troubles
 from diascope.training.loop import Group, least_squares
 from diascope.training.member import StepStats
 
 IN, OUT = Site(1, "mlp_in"), Site(1, "mlp_out")
+IN2, OUT2 = Site(10, "mlp_in"), Site(10, "mlp_out")  # above 9: the order of layers is not the order of their names
 
 
 @pytest.fixture(scope="module")
@@ -28,19 +42,20 @@ def reader(tmp_path_factory):
     folder = tmp_path_factory.mktemp("spool")
     g = torch.Generator().manual_seed(0)
     directions = torch.nn.functional.normalize(torch.randn(40, 16, generator=g), dim=1)
-    writer = RowWriter(folder, {"format": "diascope-spool-1", "sites": [str(IN), str(OUT)], "widths": [16, 16]})
+    writer = RowWriter(folder, {"format": "diascope-spool-1", "sites": [str(s) for s in (IN, OUT, IN2, OUT2)]})
     A, scale = torch.randn(16, 16, generator=g) / 4, torch.logspace(0, 2, 16)
     for run in range(2):
         f = torch.rand(2000, 40, generator=g) * (torch.rand(2000, 40, generator=g) < 0.08)
         x = (f @ directions) * scale + 5
         y = 0.5 * (x @ A) + (f * (f > 0.3)) @ directions.roll(1, 1) * 20
         ids = torch.arange(2000)
-        writer.write(run, Rows({IN: x, OUT: y}, ids, ids, ids))
+        later = {IN2: x.flip(1) + y, OUT2: 2 * y.roll(3, 1) + x.clamp_min(5)}
+        writer.write(run, Rows({IN: x, OUT: y, **later}, ids, ids, ids))
     return RowReader(folder)
 
 
-def recipe(activation=None, **run):
-    choices = {"d_sae": 64, "matryoshka": Matryoshka((8, 64), (1.0, 1.0)), "l0_target": 4.0}
+def recipe(activation=None, sparsity=None, **run):
+    choices = {"d_sae": 64, "matryoshka": Matryoshka((8, 64), (1.0, 1.0)), "l0_target": 4.0, "sparsity": sparsity}
     activation = activation or BatchTopK(4)
     members = (
         MemberRecipe("sae", str(IN), str(IN), activation=activation, metric_power=1.0, **choices),
@@ -63,7 +78,7 @@ def test_training_reduces_the_error_and_reaches_the_target_l0(reader, tmp_path):
         assert torch.allclose(d.W_dec.norm(dim=1), torch.ones(64), atol=1e-5)
     x, y = reader.read(IN, np.arange(4000)), reader.read(OUT, np.arange(4000))
     d = trained[1].dictionary
-    A = least_squares(reader, IN, OUT, np.arange(4000))
+    A = least_squares(reader, (IN,), (OUT,), np.arange(4000))
     affine = (x - x.mean(0)) @ A + y.mean(0)
     # little is left to explain beside this affine map (0.963 measured); the real margin is in docs/benchmarks.md
     assert (y - d(x)).square().sum() < 0.98 * (y - affine).square().sum()
@@ -110,7 +125,7 @@ def test_folding_is_exact_for_every_metric(reader, tmp_path):
 
 
 def test_jumprelu_follows_the_target_by_its_penalty(reader, tmp_path):
-    r = recipe(JumpReLU(bandwidth=0.3), epochs=60, l0_coefficient=0.05, theta_start=0.1)
+    r = recipe(JumpReLU(bandwidth=0.3), sparsity=QuadraticL0(0.05), epochs=60, theta_start=0.1)
     train_group(r, reader, tmp_path, model="toy")
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     l0 = [line["l0"] for line in lines if line["member"] == "sae"]
@@ -133,10 +148,10 @@ def test_outlier_rows_are_counted_when_left_out(reader, tmp_path):
 
 def test_health_names_the_trouble(reader, tmp_path):
     member = Group(recipe(), reader, tmp_path, "toy").members[0]
-    assert troubles(member, StepStats(0.2, 4.0, 0.1, 0), 90, 100) == []
-    said = troubles(member, StepStats(2.0, 40.0, 0.1, 60), 90, 100)
+    assert troubles(member, StepStats(0.2, 4.0, 0.1, 0, 0.0), 90, 100) == []
+    said = troubles(member, StepStats(2.0, 40.0, 0.1, 60, 0.0), 90, 100)
     assert len(said) == 3 and "dead" in said[1] and "L0" in said[2]
-    assert "not finite" in troubles(member, StepStats(float("nan"), 4.0, 0.1, 0), 5, 100)[0]
+    assert "not finite" in troubles(member, StepStats(float("nan"), 4.0, 0.1, 0, 0.0), 5, 100)[0]
 
 
 def test_a_spool_refuses_values_that_overflowed(tmp_path):
@@ -163,9 +178,8 @@ def test_a_killed_run_leaves_half_a_line_and_an_old_checkpoint_and_still_goes_on
 
 
 def test_a_recipe_that_contradicts_itself_is_refused(reader, tmp_path):
-    for activation, says in ((BatchTopK(9), "disagree"), (TopK(4), "not trained")):
-        with pytest.raises(ValueError, match=says):
-            Group(recipe(activation), reader, tmp_path, "toy")
+    with pytest.raises(ValueError, match="disagree"):
+        Group(recipe(BatchTopK(9)), reader, tmp_path, "toy")
 
 
 @pytest.mark.parametrize(
@@ -191,4 +205,67 @@ def test_numbers_out_of_range_are_named(make, says):
 
 def test_a_site_is_the_same_in_every_spelling():
     m = MemberRecipe("m", "blocks.1.hook_resid_post", "l1.resid_post")
-    assert (m.site_in, m.site_out) == ("L1.resid_post",) * 2
+    assert (m.sites_in, m.sites_out) == (("L1.resid_post",),) * 2
+
+
+MAPS = {
+    "sae": (OneToOne(), (IN,), (IN,)),
+    "transcoder": (OneToOne(), (IN,), (OUT,)),
+    "joint crosscoder": (Joint(), (IN, IN2), (IN, IN2)),
+    "causal crosscoder": (Causal(), (IN, IN2), (IN, IN2)),
+    "clt": (Causal(), (IN, IN2), (OUT, OUT2)),
+}
+
+
+@pytest.mark.parametrize("shape", MAPS)
+@pytest.mark.parametrize("activation", [JumpReLU(0.1), ReLU(), Gated(), TopK(4), BatchTopK(4)], ids=lambda a: type(a).__name__)
+def test_every_combination_trains_folds_and_survives_the_disk(reader, tmp_path, shape, activation):
+    site_map, reads, writes = MAPS[shape]
+    for matryoshka in (Matryoshka((8, 64), (1.0, 1.0)), SampledMatryoshka(3, least=4)):
+        member = MemberRecipe("m", tuple(map(str, reads)), tuple(map(str, writes)), site_map, 64, activation, matryoshka,
+                              skip=reads != writes, l0_target=4.0, metric_power=1.0)  # fmt: skip
+        folder = tmp_path / type(matryoshka).__name__
+        settings = {
+            "epochs": 12,
+            "batch": 256,
+            "lr": 3e-3,
+            "beta2": 0.99,
+            "decoder_start": "he",
+            "dead_after": 2000,
+            "aux_k": 4,
+        }
+        (t,) = train_group(TrainingRecipe((member,), **settings), reader, folder / "run", model="toy")
+        log = [json.loads(line) for line in (folder / "run" / "log.jsonl").read_text().splitlines()]
+        bound = 0.05 if reads != writes else 0.6 if isinstance(activation, ReLU) else 0.3
+        assert log[-1]["fvu"] < bound and 3 < log[-1]["l0"] < 8.5
+        save_dictionary(t.dictionary, folder / "ours", probe=t.probe)  # the float64 probe is checked here and at load
+        d = load_dictionary(folder / "ours")
+        assert d.config == t.dictionary.config and d.config.reads == reads
+        x = beside(reader, reads, np.arange(500))
+        # encoding a row never depends on the batch that it came in
+        alone = d.encode(x[7:9]).dense()
+        assert torch.allclose(d.encode(x).dense()[7:9], alone, atol=1e-4 * float(alone.max()))
+        if isinstance(activation, TopK):
+            assert int(d.encode(x).counts.max()) <= 4
+        elif shape == "joint crosscoder":
+            with pytest.raises(ValueError, match="joint crosscoder"):
+                save_dictionary(d, folder / "theirs", format="gemma-scope-2")
+        else:
+            save_dictionary(d, folder / "theirs", format="gemma-scope-2")
+            again = load_dictionary(folder / "theirs")
+            assert torch.equal(again(x), d(x)) and again.config.kind == d.config.kind
+
+
+def test_a_resumed_clt_goes_on_bit_for_bit(reader, tmp_path):
+    site_map, reads, writes = MAPS["clt"]
+    for activation in (JumpReLU(0.1), Gated()):
+        member = MemberRecipe("m", tuple(map(str, reads)), tuple(map(str, writes)), site_map, 64, activation,
+                              SampledMatryoshka(3, least=4), skip=True, l0_target=4.0, sparsity=Controller())  # fmt: skip
+        r = TrainingRecipe((member,), epochs=4, batch=256, lr=3e-3)
+        folder = tmp_path / type(activation).__name__
+        (whole,) = train_group(r, reader, folder / "whole", model="toy")
+        group, count = Group(r, reader, folder / "parts", "toy"), iter(range(23))
+        assert not group.run(lambda *_: None, lambda count=count: next(count, None) is None)
+        (parts,) = train_group(r, reader, folder / "parts", model="toy")
+        ours, theirs = whole.dictionary.tensors(), parts.dictionary.tensors()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)

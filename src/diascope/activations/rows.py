@@ -129,6 +129,11 @@ class RowReader:
         return out
 
 
+def beside(reader: RowReader, sites: tuple[Site, ...], index: np.ndarray) -> Tensor:
+    """Rows `index` at `sites`, side by side [len(index), sum of widths]."""
+    return torch.cat([reader.read(s, index) for s in sites], 1)
+
+
 def _mapped(path: Path) -> Tensor:
     with safe_open(path, "pt") as file:
         return file.get_tensor("rows")

@@ -17,16 +17,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from diascope.config import from_data, to_data
-from diascope.dictionaries.dictionary import Dictionary, DictionaryConfig, tensor_shapes
+from diascope.dictionaries.dictionary import Dictionary, DictionaryConfig
 from diascope.dictionaries.formats import gemma_scope_2
 from diascope.storage.files import commit_folder, read_json, reading, sha256_file, write_json
 
-FORMAT = "diascope-dictionary-1"
+FORMAT = "diascope-dictionary-2"
 TOLERANCE = 1e-4  # largest relative deviation of a probe in float32
 
 
-def load_dictionary(path: str | Path) -> Dictionary:
+def load_dictionary(path: str | Path, *, lazy: bool = False) -> Dictionary:
     """The dictionary in folder `path`: our own artefact or Gemma Scope 2's layout.
+
+    With `lazy`, files are memory-mapped and only what is used is read: no hashes, probes or search for NaN. A dictionary
+    larger than memory opens at once, and one latent's decoder costs one row.
 
     Raises ValueError when the folder is missing, damaged, of an unknown format, or disagrees with its own probes.
     """
@@ -39,17 +42,18 @@ def load_dictionary(path: str | Path) -> Dictionary:
     with reading(folder, "fetch or export it again"):
         dictionary = None
         if config.get("format") == FORMAT:
-            dictionary = _load_own(folder, config)
+            dictionary = _load_own(folder, config, lazy)
         elif "hf_hook_point_in" in config:
             dictionary = gemma_scope_2.load(folder, config)
         if dictionary is not None:
-            _check_finite(dictionary, folder)
+            if not lazy:
+                _check_finite(dictionary, folder)
             return dictionary
     raise ValueError(f"{folder}/config.json is of no known format: diascope and Gemma Scope 2 folders are read")
 
 
 def _check_finite(dictionary: Dictionary, folder: Path) -> None:
-    for name, tensor in dictionary.named_parameters():
+    for name, tensor in dictionary.tensors().items():
         bad = torch.isnan(tensor) if name == "threshold" else ~torch.isfinite(tensor)  # an infinite threshold shuts a latent
         if bad.any():
             raise ValueError(f"{folder}: {int(bad.sum())} of {tensor.numel()} values of {name} are not finite")
@@ -72,7 +76,7 @@ def save_dictionary(
         return gemma_scope_2.save(dictionary, Path(path), overwrite=overwrite)
     if format != "diascope":
         raise ValueError(f"unknown format {format!r}: diascope or gemma-scope-2")
-    tensors = {name: getattr(dictionary, name).detach().cpu().contiguous() for name in tensor_shapes(dictionary.config)}
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in dictionary.tensors().items()}
     with commit_folder(path, overwrite=overwrite) as work:
         save_file(tensors, work / "weights.safetensors")
         if probe is not None:
@@ -85,16 +89,16 @@ def save_dictionary(
     return Path(path)
 
 
-def _load_own(folder: Path, config: dict[str, Any]) -> Dictionary:
+def _load_own(folder: Path, config: dict[str, Any], lazy: bool) -> Dictionary:
     for name, expected in config["sha256"].items():
         if not (folder / name).exists():
             raise ValueError(f"{folder} lacks {name}: the folder is incomplete")
-        if sha256_file(folder / name) != expected:
+        if not lazy and sha256_file(folder / name) != expected:
             raise ValueError(f"{folder / name} does not have the hash in config.json: the file is damaged or was changed")
     dictionary = Dictionary(from_data(DictionaryConfig, config["dictionary"]), load_file(folder / "weights.safetensors"))
     dictionary.provenance = read_json(folder / "provenance.json")
     dictionary.card = read_json(folder / "card.json")
-    if (folder / "probe.safetensors").exists():
+    if not lazy and (folder / "probe.safetensors").exists():
         check_probe(dictionary, load_file(folder / "probe.safetensors"))
     return dictionary
 
@@ -106,7 +110,7 @@ def check_probe(dictionary: Dictionary, probe: dict[str, Tensor]) -> None:
     """
     with torch.no_grad():
         x = probe["x"].float()
-        pre = dictionary.pre_acts(x)
+        pre = torch.cat([dictionary.pre_acts(x, g) for g in range(len(dictionary.blocks))], 1)
         close = (pre - dictionary.threshold).abs() <= TOLERANCE * pre.abs().amax(1, keepdim=True)
         error = {
             "latents": (dictionary.encode(x).dense() - probe["latents"]).abs().masked_fill(close, 0.0).max(),

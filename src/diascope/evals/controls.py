@@ -4,77 +4,97 @@ mean            y_hat = E[y]                                  every row
 pca             the first L0 principal components             a fixed subspace: nothing is chosen a token
 token_pca       each row's own L0 largest PCA coefficients    a strong one: an orthogonal dictionary with free choice
 random          random unit directions, tied encoder, thresholds set to the same L0, and the best single scale
-ridge           the least-squares affine map of x             transcoders only
+ridge           the least-squares affine map of x             where a dictionary writes other sites than it reads
+
+With several sites, vectors stand side by side, each site divided by its root mean squared deviation, so that none of
+them decides alone; ridge maps each site's x to its own y.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from diascope import rng
-from diascope.dictionaries import Dictionary, DictionaryConfig
+from diascope.dictionaries import Dictionary, DictionaryConfig, Joint, OneToOne
+from diascope.dictionaries.site_maps import stretches
+from diascope.evals.replace import Function, Map
 from diascope.numerics import ridge
-
-Map = Callable[[Tensor, Tensor], Tensor]  # (x [n, d_in], y [n, d_out]) -> y_hat [n, d_out]
 
 
 def controls(dictionary: Dictionary, x: Tensor, y: Tensor, *, seed: int = 0) -> dict[str, Map]:
-    """Control maps fitted on training rows x [n, d_in] and y [n, d_out] (the same tensor for an SAE).
+    """Control maps fitted on training rows x [n, d_in] and y [n, d_out] (the same tensor for an SAE or crosscoder).
 
     PCA controls read the target itself; for a transcoder they are an upper bound that no map from x need reach.
     """
-    mean = y.mean(0)
-    k = round(dictionary.config.l0_target or 60)
-    _values, basis = torch.linalg.eigh(((y - mean).t() @ (y - mean)).double())
+    c = dictionary.config
+    mean, k, scale = y.mean(0), round(c.l0_target or 60), site_scale(y, c.widths_out)
+    _values, basis = torch.linalg.eigh((((y - mean) / scale).t() @ ((y - mean) / scale)).double())
     basis = basis.flip(1).float()  # largest variance first
 
     def pca(_: Tensor, target: Tensor) -> Tensor:
         top = basis[:, :k]
-        return mean + (target - mean) @ top @ top.t()
+        return mean + scale * (((target - mean) / scale) @ top @ top.t())
 
     def token_pca(_: Tensor, target: Tensor) -> Tensor:
-        c = (target - mean) @ basis
+        c = ((target - mean) / scale) @ basis
         keep = torch.zeros_like(c).scatter_(1, c.abs().topk(min(k, c.shape[1]), dim=1).indices, 1.0)
-        return mean + (c * keep) @ basis.t()
+        return mean + scale * ((c * keep) @ basis.t())
 
-    out: dict[str, Map] = {"mean": lambda _, target: mean.expand_as(target), "pca": pca, "token_pca": token_pca}
-    out["random"] = _random(dictionary, x, y, seed)
-    if dictionary.config.kind == "transcoder":
-        out["ridge"] = _ridge(x, y)
+    means = [mean[w] for w in stretches(c.widths_out)]
+    each = tuple((lambda _, target, m=m: m.expand_as(target)) for m in means)
+    out = {"mean": Map(lambda _, target: mean.expand_as(target), each), "pca": Map(pca), "token_pca": Map(token_pca)}
+    out["random"] = Map(_random(dictionary, x, y, scale, seed))
+    if c.kind in ("transcoder", "clt"):
+        out["ridge"] = _ridge(dictionary, x, y)
     return out
 
 
-def _ridge(x: Tensor, y: Tensor) -> Map:
-    mx, my = x.mean(0), y.mean(0)
-    xc = (x - mx).double()
-    A = ridge(xc.t() @ xc, xc.t() @ (y - my).double()).float()
-    return lambda source, _: (source - mx) @ A + my
+def site_scale(y: Tensor, widths: tuple[int, ...]) -> Tensor:
+    """One divisor a dimension [d_out]: each site's root mean squared deviation; 1 where there is one site."""
+    if len(widths) == 1:
+        return torch.ones(y.shape[1], dtype=y.dtype)
+    deviation = (y - y.mean(0)).square()
+    sizes = [deviation[:, w].sum(1).mean().sqrt().clamp_min(1e-12).expand(w.stop - w.start) for w in stretches(widths)]
+    return torch.cat(sizes)
 
 
-def _random(dictionary: Dictionary, x: Tensor, y: Tensor, seed: int) -> Map:
+def _ridge(dictionary: Dictionary, x: Tensor, y: Tensor) -> Map:
+    c = dictionary.config
+
+    def fitted(source: Tensor, target: Tensor) -> Function:
+        mx, my = source.mean(0), target.mean(0)
+        centred = (source - mx).double()
+        A = ridge(centred.t() @ centred, centred.t() @ (target - my).double()).float()
+        return lambda a, _: (a - mx) @ A + my
+
+    places = list(zip(stretches(c.widths_in), stretches(c.widths_out), strict=True))
+    each = tuple(fitted(x[:, r], y[:, w]) for r, w in places)
+    return Map(lambda a, b: torch.cat([f(a[:, r], b[:, w]) for f, (r, w) in zip(each, places, strict=True)], 1), each)
+
+
+def _random(dictionary: Dictionary, x: Tensor, y: Tensor, scale_out: Tensor, seed: int) -> Function:
     c = dictionary.config
     g = rng.torch_generator(seed, "random dictionary")
     W_dec = torch.randn(c.d_sae, c.d_out, generator=g)
     W_dec /= W_dec.norm(dim=1, keepdim=True)
-    W_enc = W_dec.t() if c.kind == "sae" else torch.randn(c.d_in, c.d_sae, generator=g) / c.d_in**0.5
+    tied = c.sites_in == c.sites_out
+    W_enc = W_dec.t() if tied else torch.randn(c.d_in, c.d_sae, generator=g) / c.d_in**0.5
+    scale_in = site_scale(x, c.widths_in)
     mx, my = x.mean(0), y.mean(0)
-    sample = (x[:2048] - mx) @ W_enc
+    sample = ((x[:2048] - mx) / scale_in) @ W_enc
     k = int((c.l0_target or 60) * len(sample))
     theta = sample.flatten().topk(k).values.min().clamp_min(0)
-    config = DictionaryConfig(
-        "sae" if c.kind == "sae" else "transcoder", c.model, c.site_in, c.site_out, c.d_in, c.d_out, c.d_sae
-    )
+    one = OneToOne() if len(c.sites_in) == len(c.sites_out) == 1 else Joint()
+    config = DictionaryConfig(c.model, c.sites_in, c.sites_out, c.widths_in, c.widths_out, c.d_sae, one)
     tensors = {
         "W_enc": W_enc,
         "W_dec": W_dec,
-        "b_enc": -(mx @ W_enc),
+        "b_enc": -((mx / scale_in) @ W_enc),
         "b_dec": torch.zeros(c.d_out),
         "threshold": theta.expand(c.d_sae),
     }
     d = Dictionary(config, tensors)
-    raw = d(x[:2048])
-    scale = (raw * (y[:2048] - my)).sum() / raw.square().sum().clamp_min(1e-12)
-    return lambda source, _: d(source) * scale + my
+    raw = d(x[:2048] / scale_in)
+    best = (raw * ((y[:2048] - my) / scale_out)).sum() / raw.square().sum().clamp_min(1e-12)
+    return lambda source, _: d(source / scale_in) * best * scale_out + my

@@ -11,6 +11,8 @@
 | kl, top1 | mean KL(clean || spliced) in nats; share of predictions whose most likely token is unchanged |
 | dead, dense | share of latents that never fired in the counted tokens; that fired on more than 10 % |
 
+Over several sites fvu is the mean of the sites' own (each site's errors are divided by its variance), and rows
+"dictionary at SITE" follow; how losses are taken there: evals/replace.py.
 Special tokens are neither rows nor replaced. Intervals are 95 % intervals over documents: bootstrap, and the jackknife
 for shares of latents.
 """
@@ -27,8 +29,9 @@ from torch import Tensor
 
 from diascope.config import config_hash
 from diascope.dictionaries import Dictionary
-from diascope.edits import Edit
-from diascope.evals.controls import Map, controls
+from diascope.dictionaries.site_maps import stretches
+from diascope.evals.controls import controls, site_scale
+from diascope.evals.replace import Map, hidden_states, spliced
 from diascope.evals.text import EvalText, Losses
 from diascope.models import Model
 from diascope.numerics import Estimate, ratio_over_documents, shares_over_documents
@@ -74,14 +77,12 @@ def evaluate(
     Returns one Evaluation a dictionary. Raises ValueError when a dictionary does not fit the model.
     """
     for name, d in dictionaries.items():
-        for site, width in ((d.site_in, d.config.d_in), (d.site_out, d.config.d_out)):
-            if model.width(site) != width:
-                raise ValueError(f"{name} has width {width} at {site}, but {model.name} has {model.width(site)} there")
+        _check_fits(model, name, d)
     whole = EvalText(model, sequences)
     short = EvalText(model, _first(sequences, ce_tokens))
-    sites = list(dict.fromkeys(s for d in dictionaries.values() for s in (d.site_in, d.site_out)))
+    sites = list(dict.fromkeys(s for d in dictionaries.values() for s in d.sites))
     maps = {
-        name: {"dictionary": (lambda x, y, d=d: d(x))}
+        name: {"dictionary": Map(lambda x, y, d=d: d(x), None if d.config.kind == "crosscoder" else spliced(d))}
         | _own_parts(d)
         | (controls(d, *training_rows(d), seed=seed) if training_rows else {})
         for name, d in dictionaries.items()
@@ -93,44 +94,65 @@ def evaluate(
     clean = short.hidden()
     out = {}
     for name, d in dictionaries.items():
-        x, y = vectors[d.site_in], vectors[d.site_out]
-        hidden = {}
+        x, y = d.inputs(vectors), d.targets(vectors)
+        hidden: dict[tuple[str, int], Tensor] = {}
         for label, function in maps[name].items():
             done += 1
             progress(done, total, f"{name}: {label}")
-            hidden[label] = _spliced_hidden(model, short, d, function)
+            hidden |= {(label, i): h for i, h in enumerate(hidden_states(short, d, function))}
         progress(done, total, f"{name}: losses of {len(hidden) + 1} models on {int(short.predicts.sum())} predictions")
         losses = short.losses(clean, hidden)
+        ablated = averaged(losses, "mean")
         metrics: dict[str, dict[str, Estimate | float]] = {"clean": {"ce": _mean(losses["clean"].ce, short)}}
         for label, function in maps[name].items():
-            fidelity = _fidelity(whole, y, _mapped(function, x, y))
-            metrics[label] = fidelity | _loss_metrics(short, losses["clean"], losses[label], losses.get("mean"))
+            y_hat = function(x, y)
+            metrics[label] = _fidelity(whole, y, y_hat, d.config.widths_out)
+            if (spent := averaged(losses, label)) is not None:
+                metrics[label] |= _loss_metrics(short, losses["clean"], spent, ablated)
+            if label == "dictionary" and len(d.config.writes) > 1:
+                metrics |= _by_site(d, whole, y, y_hat, short, losses)
         metrics["dictionary"] |= _sparsity(d, x, whole)
         out[name] = Evaluation(name, metrics, {"text": text} | _facts(model, d, sequences, whole, short, seed))
     return out
 
 
+def _check_fits(model: Model, name: str, d: Dictionary) -> None:
+    for sites, widths in ((d.config.reads, d.config.widths_in), (d.config.writes, d.config.widths_out)):
+        for site, width in zip(sites, widths, strict=True):
+            if model.width(site) != width:
+                raise ValueError(f"{name} has width {width} at {site}, but {model.name} has {model.width(site)} there")
+
+
 def _own_parts(d: Dictionary) -> dict[str, Map]:
     """The affine part of a skip-transcoder by itself: what the sparse part has to improve on."""
-    if d.W_skip is None:
+    if not d.config.skip:
         return {}
-    W_skip, b_dec = d.W_skip, d.b_dec
-    return {"affine_part": lambda x, y: x @ W_skip + b_dec}
+    each = None
+    if len(d.skips) > 1:
+        each = tuple((lambda x, y, A=A, b=d.b_dec[w.skips]: x @ A + b) for A, w in zip(d.skips, d.blocks, strict=True))
+    return {"affine_part": Map(lambda x, y: d.affine(x) + d.b_dec, each)}
 
 
-@torch.no_grad()
-def _mapped(function: Map, x: Tensor, y: Tensor) -> Tensor:
-    return torch.cat([function(a, b) for a, b in zip(x.split(2048), y.split(2048), strict=True)])
+def averaged(losses: Mapping[Any, Losses], label: str) -> Losses | None:
+    """Losses of a map, averaged over its passes (a crosscoder has one a site); None where there are none."""
+    passes = [v for k, v in losses.items() if k != "clean" and k[0] == label]
+    if len(passes) < 2:
+        return passes[0] if passes else None
+    ce, kl, same = (torch.stack([getattr(p, name) for p in passes]).double().mean(0) for name in ("ce", "kl", "same"))
+    return Losses(ce, kl, same)
 
 
-def _spliced_hidden(model: Model, text: EvalText, d: Dictionary, function: Map) -> Tensor:
-    def replace(x: Tensor, y: Tensor) -> Tensor:
-        # dictionaries and controls live on the CPU, wherever the model is
-        flat = function(x.reshape(-1, x.shape[-1]).float().cpu(), y.reshape(-1, y.shape[-1]).float().cpu())
-        return flat.view(y.shape).to(y.device)
-
-    with model.edit(Edit(d.site_in, d.site_out, replace)):
-        return text.hidden()
+def _by_site(
+    d: Dictionary, text: EvalText, y: Tensor, y_hat: Tensor, short: EvalText, losses: Mapping[Any, Losses]
+) -> dict[str, dict[str, Estimate | float]]:
+    """Each site by itself: its FVU and, for a crosscoder, what replacing it alone costs."""
+    rows = {}
+    for i, (site, w) in enumerate(zip(d.config.writes, stretches(d.config.widths_out), strict=True)):
+        row = _fidelity(text, y[:, w], y_hat[:, w], (w.stop - w.start,))
+        if ("dictionary", 1) in losses:
+            row |= _loss_metrics(short, losses["clean"], losses["dictionary", i], losses.get(("mean", i)))
+        rows[f"dictionary at {site}"] = row
+    return rows
 
 
 def _mean(values: Tensor, text: EvalText) -> Estimate:
@@ -138,12 +160,13 @@ def _mean(values: Tensor, text: EvalText) -> Estimate:
     return ratio_over_documents(v, np.ones_like(v), text.documents_of_predictions)
 
 
-def _fidelity(text: EvalText, y: Tensor, y_hat: Tensor) -> dict[str, Estimate | float]:
+def _fidelity(text: EvalText, y: Tensor, y_hat: Tensor, widths: tuple[int, ...]) -> dict[str, Estimate | float]:
     mu, sd = y.double().mean(0), y.double().std(0).clamp_min(1e-12)
+    by_site = site_scale(y.double(), widths).square()
     squared, centred = (y.double() - y_hat).square(), (y.double() - mu).square()
-    docs, norm = text.documents, y.norm(dim=1)
+    docs, norm = text.documents, (y / by_site.sqrt()).norm(dim=1)
     usual = (norm <= 3 * norm.median()).numpy()
-    error, variance = squared.sum(1).numpy(), centred.sum(1).numpy()
+    error, variance = ((v / by_site).sum(1).numpy() for v in (squared, centred))
     return {
         "fvu": ratio_over_documents(error, variance, docs),
         "fvu_no_outliers": ratio_over_documents(error[usual], variance[usual], docs[usual]),
@@ -157,7 +180,7 @@ def _loss_metrics(text: EvalText, clean: Losses, spliced: Losses, ablated: Losse
         "ce": _mean(spliced.ce, text),
         "delta_ce": _mean(delta, text),
         "kl": _mean(spliced.kl, text),
-        "top1": _mean((spliced.top == clean.top).double(), text),
+        "top1": _mean(spliced.same, text),
     }
     if ablated is not None:
         num, den = (ablated.ce - spliced.ce).double().numpy(), (ablated.ce - clean.ce).double().numpy()
@@ -188,8 +211,9 @@ def _facts(model: Model, d: Dictionary, sequences: Sequences, text: EvalText, sh
     return {
         "model": model.name,
         "model_dtype": str(model.dtype).removeprefix("torch."),
-        "site_in": str(d.site_in),
-        "site_out": str(d.site_out),
+        "kind": d.config.kind,
+        "sites_in": list(d.config.sites_in),
+        "sites_out": list(d.config.sites_out),
         "tokens": int(text.rows.sum()),
         "predictions": int(short.predicts.sum()),
         "documents": len(np.unique(text.documents)),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +17,11 @@ from diascope.tokens import Sequences
 
 @dataclass(frozen=True)
 class Losses:
-    """Per predicted token: cross-entropy in nats, top-1 choice, and (where asked for) KL from the clean model."""
+    """Per predicted token: cross-entropy in nats, KL from the clean model, and whether its first choice is the same."""
 
     ce: Tensor  # [n]
-    top: Tensor  # [n]
     kl: Tensor  # [n]
+    same: Tensor  # [n], 1 where the most likely token is the clean model's
 
 
 class EvalText:
@@ -97,7 +98,7 @@ class EvalText:
         return following[self.predicts]
 
     @torch.no_grad()
-    def losses(self, clean: Tensor, others: dict[str, Tensor], *, chunk: int = 64) -> dict[str, Losses]:
+    def losses(self, clean: Tensor, others: Mapping[Any, Tensor], *, chunk: int = 0) -> dict[Any, Losses]:
         """Losses of final hidden states [m, d_model]: the clean model's under "clean", and of `others` with KL(clean || other).
 
         With l the logits and z their logsumexp, CE = z - l_target and KL = sum p_clean (l_clean - l) - z_clean + z; one
@@ -107,7 +108,8 @@ class EvalText:
         W_U = self.model.unembedding.float()  # a bfloat16 product would round logits near 20 to eighths
         bias = getattr(self.model.parts.unembedding, "bias", None)
         hidden = torch.stack([clean, *others.values()])
-        found: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [] for name in names}
+        chunk = chunk or max(8, 448 // len(names))  # bounds the logits in memory: 448 * vocabulary floats, twice
+        found: dict[Any, list[tuple[Tensor, Tensor, Tensor]]] = {name: [] for name in names}
         for start in range(0, len(clean), chunk):
             part = hidden[:, start : start + chunk]
             product = part.reshape(-1, part.shape[-1]).to(W_U) @ W_U.t() + (0 if bias is None else bias.float())
@@ -118,6 +120,7 @@ class EvalText:
             p = (logits[0] - z[0, :, None]).exp()
             expected = torch.einsum("nv,knv->kn", p, logits)
             kl = (expected[0] - z[0]) - (expected - z)
+            first = logits.argmax(-1)
             for k, name in enumerate(names):
-                found[name].append((z[k] - own[k], logits[k].argmax(-1), kl[k].clamp_min(0)))
+                found[name].append((z[k] - own[k], kl[k].clamp_min(0), (first[k] == first[0]).double()))
         return {name: Losses(*(torch.cat(column) for column in zip(*parts, strict=True))) for name, parts in found.items()}

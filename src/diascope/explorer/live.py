@@ -27,8 +27,8 @@ def encode(opened: Any, source: str, text: str) -> dict[str, Any]:
     d = dictionaries[source]
     ids = model.tokenize(text)
     kept = ids[:LONGEST]
-    seen = model.capture([kept], [d.site_in])
-    latents = d.encode(seen[d.site_in][0].float())
+    seen = model.capture([kept], d.config.reads)
+    latents = d.encode(d.inputs(seen)[0])
     ordinary = seen.mask[0].tolist()
     tokens = []
     for t, token in enumerate(kept):

@@ -68,6 +68,21 @@ class SparseLatents:
         )
         return SparseLatents(_starts(counts), self.index[keep], self.value[keep], self.d_sae, self.shape)
 
+    def part(self, first: int, last: int) -> SparseLatents:
+        """The latents first..last (exclusive), counted from `first`."""
+        if first == 0 and last == self.d_sae:
+            return self
+        found = self.kept((self.index >= first) & (self.index < last))
+        return SparseLatents(found.start, found.index - first, found.value, last - first, self.shape)
+
+    def strongest(self, k: int) -> SparseLatents:
+        """Each row's `k` largest entries."""
+        order = torch.argsort(self.value.detach(), descending=True, stable=True)
+        order = order[torch.argsort(self.rows[order], stable=True)]  # by row, then by falling value
+        rank = torch.empty_like(order)
+        rank[order] = torch.arange(len(order), device=order.device) - self.start[self.rows[order]]
+        return self.kept(rank < k)
+
 
 def _starts(counts: Tensor) -> Tensor:
     start = torch.zeros(len(counts) + 1, dtype=torch.int64, device=counts.device)
@@ -91,6 +106,27 @@ def select_above(pre_acts: Tensor, threshold: Tensor | float) -> SparseLatents:
     else:
         flat = above.view(-1).nonzero().squeeze(1)
     return from_flat(pre_acts, flat)
+
+
+def largest(pre_acts: Tensor, k: int) -> SparseLatents:
+    """The k largest positive entries of each row of pre_acts [B, S]; differentiable in pre_acts."""
+    top = pre_acts.detach().topk(min(k, pre_acts.shape[1]), dim=1)
+    columns, order = top.indices.sort(1)
+    flat = columns + torch.arange(len(pre_acts), device=pre_acts.device)[:, None] * pre_acts.shape[1]
+    return from_flat(pre_acts, flat[top.values.gather(1, order) > 0])
+
+
+def merged(parts: list[SparseLatents], d_sae: int) -> SparseLatents:
+    """Blocks of latents side by side as one: the columns of each part follow those of the part before it."""
+    if len(parts) == 1:
+        return parts[0]
+    firsts = np.cumsum([0] + [p.d_sae for p in parts])
+    rows = torch.cat([p.rows for p in parts])
+    order = torch.argsort(rows, stable=True)
+    index = torch.cat([p.index + int(first) for p, first in zip(parts, firsts[:-1], strict=True)])
+    value = torch.cat([p.value for p in parts])
+    start = _starts(torch.bincount(rows, minlength=len(parts[0])))
+    return SparseLatents(start, index[order], value[order], d_sae, parts[0].shape)
 
 
 def decode(latents: SparseLatents, weight: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from diascope.config import to_data
-from diascope.dictionaries import Dictionary
+from diascope.dictionaries import Dictionary, Matryoshka
 from diascope.latents.examples import Chunk, Firings, groups, sweep
 from diascope.latents.logits import direct_logits, has_direct_logits, neighbours
 from diascope.latents.store import FORMAT, Example, ExampleGroup, Record, write_source
@@ -128,12 +128,11 @@ def _columns(
     alive = count > 0
     first = np.minimum(firings.start[:-1], max(len(firings.activation) - 1, 0))
     total = np.add.reduceat(np.append(firings.activation, 0.0), firings.start[:-1])
-    prefixes = np.array(d.config.matryoshka.prefixes if d.config.matryoshka else [d.d_sae])
     columns = {
         "density": count / max(firings.tokens, 1),
         "max_activation": np.where(alive, firings.activation[first], 0.0),
         "mean_activation": np.where(alive, total / np.maximum(count, 1), 0.0),
-        "level": np.searchsorted(prefixes, np.arange(d.d_sae), side="right") + 1,
+        "level": _levels(d),
         "nearest": near[1][:, 0].numpy(),
         "threshold": d.threshold.numpy(),
     }
@@ -143,9 +142,18 @@ def _columns(
     return {k: v.astype(np.int32 if k in ("level", "top_token") else np.float32) for k, v in columns.items()}
 
 
+def _levels(d: Dictionary) -> np.ndarray:
+    """The smallest Matryoshka prefix that holds each latent, counted from 1."""
+    nesting = d.config.matryoshka
+    ends = np.array(nesting.prefixes if isinstance(nesting, Matryoshka) else [d.d_sae]) // len(d.blocks)
+    return np.concatenate([np.searchsorted(ends, np.arange(b.n_latents), side="right") + 1 for b in d.blocks])
+
+
 def _meta(name: str, d: Dictionary, firings: Firings, vocabulary: int) -> dict[str, Any]:
     return {
         "name": name,
+        "kind": d.config.kind,
+        "title": d.config.title,
         "config": to_data(d.config),
         "card": d.card,
         "provenance": d.provenance,

@@ -95,7 +95,7 @@ def sweep(
     for vectors, sequence, position in rows:
         swept += len(sequence)
         for name, d in dictionaries.items():
-            found[name].append(_fired(d, vectors[d.site_in], torch.from_numpy(sequence), torch.from_numpy(position)))
+            found[name].append(_fired(d, d.inputs(vectors), torch.from_numpy(sequence), torch.from_numpy(position)))
         progress(swept)
     return {name: _sorted(parts, dictionaries[name].d_sae, swept) for name, parts in found.items()}
 

@@ -15,7 +15,18 @@ from diascope.models import Model
 
 def has_direct_logits(dictionary: Dictionary) -> bool:
     """Whether the dictionary writes to the residual stream."""
-    return dictionary.site_out.kind in ("resid_post", "mlp_out")
+    return all(site.kind in ("resid_post", "mlp_out") for site in dictionary.config.writes)
+
+
+def residual_directions(dictionary: Dictionary) -> Tensor:
+    """What each latent adds to the residual stream in the end [S, d_model]: the sum over the mlp_out sites that it writes,
+    or its direction at the last resid_post site (an earlier one is part of that already)."""
+    widths, rows = dictionary.config.widths_out, []
+    d = widths[-1]
+    adds = dictionary.config.writes[0].kind == "mlp_out"
+    for W in dictionary.decoders:
+        rows.append(W.view(len(W), -1, d).sum(1) if adds and len(widths) > 1 else W[:, W.shape[1] - d :])
+    return torch.cat(rows)
 
 
 @torch.no_grad()
@@ -29,8 +40,8 @@ def direct_logits(
     Raises ValueError when the dictionary does not write to the residual stream.
     """
     if not has_direct_logits(dictionary):
-        raise ValueError(f"{dictionary.site_out} does not write to the residual stream: it has no direct logits")
-    directions = dictionary.W_dec * model.final_norm_gain().cpu()
+        raise ValueError(f"{dictionary.config.title} does not write to the residual stream: it has no direct logits")
+    directions = residual_directions(dictionary) * model.final_norm_gain().cpu()
     W_U = model.unembedding.cpu().to(directions.dtype)
     mean = W_U.mean(0)
     ids = torch.arange(len(W_U)) if vocabulary is None else vocabulary
@@ -47,13 +58,22 @@ def direct_logits(
 
 @torch.no_grad()
 def neighbours(dictionary: Dictionary, *, k: int = 8, chunk: int = 1024) -> tuple[Tensor, Tensor]:
-    """The k latents with the largest decoder cosine of each latent: indices [S, k] and cosines [S, k]."""
-    W = dictionary.W_dec / dictionary.W_dec.norm(dim=1, keepdim=True).clamp_min(1e-12)
-    index, cosine = [], []
-    for start in range(0, len(W), chunk):
-        c = W[start : start + chunk] @ W.t()
-        c[torch.arange(len(c)), torch.arange(start, start + len(c))] = -2.0
-        found = c.topk(min(k, len(W) - 1), dim=1)
-        index.append(found.indices.int())
-        cosine.append(found.values)
-    return torch.cat(index), torch.cat(cosine)
+    """The k latents with the largest decoder cosine of each latent, over all sites that both could write: indices [S, k]
+    and cosines [S, k]."""
+    S = dictionary.d_sae
+    index, cosine = torch.zeros(S, min(k, S - 1), dtype=torch.int32), torch.zeros(S, min(k, S - 1))
+    rows = [W / W.norm(dim=1, keepdim=True).clamp_min(1e-12) for W in dictionary.decoders]
+    for b, W in zip(dictionary.blocks, rows, strict=True):
+        for part in torch.arange(b.latents.start, b.latents.stop).split(chunk):
+            own = W[part - b.latents.start]
+            c = torch.cat([_cosines(own, V) for V in rows], 1)
+            c[torch.arange(len(part)), part] = -2.0
+            found = c.topk(index.shape[1], dim=1)
+            index[part], cosine[part] = found.indices.int(), found.values
+    return index, cosine
+
+
+def _cosines(a: Tensor, b: Tensor) -> Tensor:
+    """a b^T of rows that end at the same site; what one of them writes earlier meets nothing."""
+    shared = min(a.shape[1], b.shape[1])
+    return a[:, a.shape[1] - shared :] @ b[:, b.shape[1] - shared :].t()

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diascope.edits import Edit
+from diascope.edits import Edit, Edits, flat
 from diascope.models.parts import Parts, address, find_parts, width
 from diascope.sites import Site
 
@@ -237,16 +237,17 @@ class Model:
 
     # -- editing -------------------------------------------------------------------------------------------------
     @contextlib.contextmanager
-    def edit(self, *edits: Edit) -> Iterator[Model]:
+    def edit(self, *edits: Edits) -> Iterator[Model]:
         """Apply `edits` to every forward pass inside the block."""
-        for e in edits:
+        each = flat(edits)
+        for e in each:
             for site in (e.read, e.write):
                 self._own(site)  # a ValueError here, not in the middle of a forward pass
-        self._edits.extend(edits)
+        self._edits.extend(each)
         try:
             yield self
         finally:
-            del self._edits[len(self._edits) - len(edits) :]
+            del self._edits[len(self._edits) - len(each) :]
 
     def splice(self, dictionary: Any, *, keep_error: bool = True) -> contextlib.AbstractContextManager[Model]:
         """Run with the dictionary's output in place of the model's own; with `keep_error` the difference is added back."""
@@ -258,7 +259,7 @@ class Model:
         prompt: Any,
         *,
         max_new_tokens: int = 32,
-        edits: Sequence[Edit] | Edit = (),
+        edits: Sequence[Edits] | Edit = (),
         temperature: float = 0.0,
         seed: int = 0,
     ) -> str:
@@ -271,7 +272,7 @@ class Model:
         tokens, attention = self.batch(prompt)
         if len(tokens) > 1:
             raise ValueError(f"generate continues one prompt, got {len(tokens)}: call it once for each")
-        edits = [edits] if isinstance(edits, Edit) else edits
+        edits = flat([edits] if isinstance(edits, Edit) else edits)
         for e in edits:
             e.applied.clear()
         draw = torch.Generator(self.device).manual_seed(seed)

@@ -22,7 +22,7 @@ from diascope.config import within
 from diascope.dictionaries import BatchTopK, JumpReLU, Matryoshka
 from diascope.recipes.run import RunRecipe
 from diascope.sites import Site
-from diascope.training import MemberRecipe, TrainingRecipe
+from diascope.training import FrequencyPenalty, MemberRecipe, QuadraticL0, TrainingRecipe
 
 RELEASE_STEPS = 1_000_000_000 // 4096
 L0 = {"small": (10, 20), "medium": (30, 60), "big": (60, 150)}
@@ -52,12 +52,14 @@ def gemma_scope_2(
     members = tuple(
         MemberRecipe(
             name=f"sae-{site}",
-            site_in=site,
-            site_out=site,
+            sites_in=(site,),
+            sites_out=(site,),
             d_sae=d_sae,
             activation=JumpReLU(bandwidth=0.001),
             matryoshka=prefixes(d_sae),
             l0_target=float(l0_target(Site.parse(site).layer, n_layers)),
+            sparsity=QuadraticL0(coefficient=1.0, constant=2.0),
+            frequency=FrequencyPenalty(coefficient=0.01, scale=0.1),
         )
         for site in sites
     )
@@ -71,9 +73,6 @@ def gemma_scope_2(
         beta2=0.999,
         update_clip=0.0,
         l0_warmup=50_000,
-        l0_coefficient=1.0,
-        l0_constant=2.0,
-        frequency_coefficient=0.01,
         aux_coefficient=0.0,
         decoder_start="he",
     )
@@ -108,8 +107,8 @@ def small(
     members = tuple(
         MemberRecipe(
             name="sae" if a == b else "transcoder",
-            site_in=a,
-            site_out=b,
+            sites_in=(a,),
+            sites_out=(b,),
             d_sae=d_sae,
             activation=BatchTopK(round(l0)),
             matryoshka=prefixes(d_sae),

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from diascope import rng
-from diascope.activations import RowReader
+from diascope.activations import RowReader, beside
 from diascope.config import config_hash, to_data, within
 from diascope.dictionaries import Dictionary, load_dictionary, save_dictionary
 from diascope.dictionaries.formats.gemma_scope_2 import folder_name
@@ -232,7 +232,7 @@ class Run:
 
     def calibration_rows(self) -> dict[Site, Tensor]:
         """Rows at the members' input sites on which thresholds are set: the same share of each calibration text."""
-        r, sites = self.recipe, list(dict.fromkeys(Site.parse(m.site_in) for m in self.recipe.training.members))
+        r, sites = self.recipe, list(dict.fromkeys(s for m in self.recipe.training.members for s in m.reads))
         texts = self._documents(r.calibration, "calibrate")
         share = max(r.calibration_tokens // len(texts), r.context)
         parts = [pack(self.model, documents, context=r.context, max_tokens=share, seed=r.seed) for documents in texts]
@@ -255,7 +255,7 @@ class Run:
                 self.model,
                 dictionaries,
                 sequences,
-                training_rows=lambda d: (reader.read(d.site_in, sample), reader.read(d.site_out, sample)),
+                training_rows=lambda d: (beside(reader, d.config.reads, sample), beside(reader, d.config.writes, sample)),
                 ce_tokens=r.ce_tokens,
                 text=f"held-out documents of {r.corpus}" if r.eval_corpus == "held-out" else r.eval_corpus,
                 progress=self.stage("evaluate", "maps"),
@@ -290,7 +290,7 @@ class Run:
         reader = RowReader(self.workspace / "spool")
         if reader.manifest["tokens"] != fingerprint(self.sequences.tokens):
             raise ValueError(f"the rows in {self.workspace / 'spool'} are of other text than {self.recipe.corpus} holds now")
-        sites = list(dict.fromkeys(d.site_in for d in dictionaries.values()))
+        sites = list(dict.fromkeys(s for d in dictionaries.values() for s in d.config.reads))
         total = min(self.recipe.index_tokens, len(reader))
         rows = stored_rows(reader, counted(self.model, self.sequences), sites, limit=total)
         progress = self.stage("index", "")

@@ -69,8 +69,8 @@ def _errors(dictionary: Dictionary, model: Model, path: Path, n_sequences: int, 
     )
     errors = []
     for s in common.tolist():
-        seen = model.capture(tokens[s][None].long(), [dictionary.site_in])
-        f = dictionary.encode(seen[dictionary.site_in][0].float()).dense()
+        seen = model.capture(tokens[s][None].long(), dictionary.config.reads)
+        f = dictionary.encode(dictionary.inputs(seen)[0]).dense()
         latent, rank = ((sequence == s) & (activations > 0)).nonzero(as_tuple=True)
         pick = torch.linspace(0, len(latent) - 1, min(len(latent), max(1, n_latents // len(common)))).long()
         stored = activations[latent[pick], rank[pick]].float()

@@ -18,5 +18,7 @@ def troubles(member: Member, stats: StepStats, step: int, steps: int) -> list[st
     if step > steps // 2 and stats.dead > width // 2:
         said.append(f"{stats.dead} of {width} latents are dead: raise aux_coefficient, or give fewer latents or more rows")
     if step > steps // 2 and not 0.5 < stats.l0 / target < 2:
-        said.append(f"L0 is {stats.l0:.0f} against a target of {target:g}: raise l0_coefficient or the bandwidth")
+        said.append(
+            f"L0 is {stats.l0:.0f} against a target of {target:g}: raise the sparsity control's weight, its gain, or the bandwidth"
+        )
     return said

@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from diascope import rng
-from diascope.activations import RowReader
+from diascope.activations import RowReader, beside
 from diascope.config import canonical, config_hash, to_data
 from diascope.dictionaries import Dictionary
 from diascope.numerics import Moments, ridge
@@ -68,19 +68,26 @@ class Group:
         self._open()
 
     def _member(self, index: int, recipe: MemberRecipe) -> Member:
-        site_in, site_out = Site.parse(recipe.site_in), Site.parse(recipe.site_out)
-        moments_in, moments_out = (_moments(self.reader, s, self.batches.rows) for s in (site_in, site_out))
-        member = Member(recipe, self.recipe, len(moments_in.mean), len(moments_out.mean), index)
-        pick = rng.generator(self.recipe.seed, "start").choice(
-            self.batches.rows, min(SAMPLE, len(self.batches.rows)), replace=False
+        rows, reader = self.batches.rows, self.reader
+        moments = {s: _moments(reader, s, rows) for s in (*recipe.reads, *recipe.writes)}
+        widths_in, widths_out = (tuple(len(moments[s].mean) for s in sites) for sites in (recipe.reads, recipe.writes))
+        member = Member(recipe, self.recipe, widths_in, widths_out, index)
+        pick = rng.generator(self.recipe.seed, "start").choice(rows, min(SAMPLE, len(rows)), replace=False)
+        scale_in, scale_out = (
+            torch.cat([_scale(recipe, moments[s]) for s in sites]) for sites in (recipe.reads, recipe.writes)
         )
-        x, y = self.reader.read(site_in, pick), self.reader.read(site_out, pick)
-        affine = (
-            least_squares(self.reader, site_in, site_out, self.batches.rows)
-            if recipe.skip and recipe.skip_start == "ridge"
-            else None
+        mean_out = torch.cat([moments[s].mean.float() for s in recipe.writes])
+        affine = []
+        if recipe.skip and recipe.skip_start == "ridge":
+            pairs = (
+                [(recipe.reads, recipe.writes)]
+                if len(member.blocks) == 1
+                else [((a,), (b,)) for a, b in zip(recipe.reads, recipe.writes)]
+            )
+            affine = [least_squares(reader, a, b, rows) for a, b in pairs]
+        member.start(
+            scale_in, scale_out, mean_out, beside(reader, recipe.reads, pick), beside(reader, recipe.writes, pick), affine
         )
-        member.start(_scale(recipe, moments_in), _scale(recipe, moments_out), moments_out.mean.float(), x, y, affine)
         return member
 
     def _open(self) -> None:
@@ -144,7 +151,7 @@ class Group:
         vectors = {site: self.reader.read(site, index) for site in self.recipe.sites()}
         out = []
         for member in self.members:
-            x, y = vectors[Site.parse(member.recipe.site_in)], vectors[Site.parse(member.recipe.site_out)]
+            x, y = (torch.cat([vectors[s] for s in sites], 1) for sites in (member.recipe.reads, member.recipe.writes))
             out.append(member.step(x, y, self.step, self.batches.steps))
         return out
 
@@ -163,9 +170,9 @@ class Group:
         )
         out = []
         for member in self.members:
-            site = Site.parse(member.recipe.site_in)
-            x = self.reader.read(site, pick)
-            before = calibrate(member, x if calibration is None else calibration[site])
+            reads = member.recipe.reads
+            x = beside(self.reader, reads, pick)
+            before = calibrate(member, x if calibration is None else torch.cat([calibration[s] for s in reads], 1))
             dictionary, probe = export(member, self.model, x[:64].clone())
             seen = self.batches.steps * self.batches.batch
             facts = {"l0_before_calibration": before, "rows_seen": float(seen), "seconds_of_group": self.seconds}
@@ -201,13 +208,13 @@ def train_group(
     return group.finish(calibration() if calibration else None)
 
 
-def least_squares(reader: RowReader, site_in: Site, site_out: Site, rows: np.ndarray) -> Tensor:
+def least_squares(reader: RowReader, reads: tuple[Site, ...], writes: tuple[Site, ...], rows: np.ndarray) -> Tensor:
     """The ridge map [d_in, d_out] of centred rows (numerics.ridge)."""
-    mx, my = _moments(reader, site_in, rows).mean, _moments(reader, site_out, rows).mean
+    mx, my = (torch.cat([_moments(reader, s, rows).mean for s in sites]) for sites in (reads, writes))
     xx = torch.zeros(len(mx), len(mx), dtype=torch.float64)
     xy = torch.zeros(len(mx), len(my), dtype=torch.float64)
     for part in np.array_split(np.sort(rows), max(1, len(rows) // 8192)):
-        x, y = reader.read(site_in, part) - mx.float(), reader.read(site_out, part) - my.float()
+        x, y = beside(reader, reads, part) - mx.float(), beside(reader, writes, part) - my.float()
         xx += (x.t() @ x).double()
         xy += (x.t() @ y).double()
     return ridge(xx, xy).float()

@@ -8,44 +8,74 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from diascope.config import within
-from diascope.dictionaries import BatchTopK, JumpReLU, Matryoshka
+from diascope.dictionaries import BatchTopK, Causal, Gated, Joint, JumpReLU, Matryoshka, OneToOne, ReLU, SampledMatryoshka, TopK
 from diascope.sites import Site
+from diascope.training.sparsity import Coefficient, Controller, FrequencyPenalty, QuadraticL0
 
 
 @dataclass(frozen=True)
 class MemberRecipe:
-    """One dictionary of a group."""
+    """One dictionary of a group: independent choices, any combination that makes sense; others are refused with the reason."""
 
     name: str
     """Its folder under the run."""
-    site_in: str = "L12.resid_post"
-    """Site that is read."""
-    site_out: str = "L12.resid_post"
-    """Site that is written; the same site makes an SAE, another a transcoder."""
+    sites_in: tuple[str, ...] = ("L12.resid_post",)
+    """Sites that are read (one may be given as plain text)."""
+    sites_out: tuple[str, ...] = ("L12.resid_post",)
+    """Sites that are written; the ones that are read make an SAE or crosscoder, others a transcoder."""
+    map: OneToOne | Joint | Causal = field(default_factory=OneToOne)
+    """Which latents read and write which sites: OneToOne, Joint (crosscoder), Causal (weakly causal crosscoder, CLT)."""
     d_sae: int = 16384
-    """Number of latents."""
-    activation: JumpReLU | BatchTopK = field(default_factory=BatchTopK)
-    """JumpReLU as in the release, or BatchTopK converted to JumpReLU at the end (which the paper did for multi-layer models)."""
-    matryoshka: Matryoshka | None = field(default_factory=Matryoshka)
-    """Nested prefixes, or None."""
+    """Number of latents, over all sites together."""
+    activation: JumpReLU | ReLU | Gated | TopK | BatchTopK = field(default_factory=BatchTopK)
+    """JumpReLU as in the release; BatchTopK, converted to JumpReLU at the end (which the paper did for multi-layer models);
+    TopK; ReLU with L1; Gated, exported as the JumpReLU that it is."""
+    matryoshka: Matryoshka | SampledMatryoshka | None = field(default_factory=Matryoshka)
+    """Nested prefixes: fixed, drawn at every step, or None."""
     skip: bool = False
     """Add an affine skip connection (transcoders)."""
     skip_start: str = "ridge"
     """Where the skip starts: "ridge" (the least-squares map, found from the stored rows) or "zeros"."""
     l0_target: float = 60.0
-    """Active latents a token at the end; reached by calibrating thresholds, or by the penalty for JumpReLU."""
+    """Active latents a token at the end, over all sites together; reached by k, by the sparsity control, and by calibration."""
+    sparsity: QuadraticL0 | Coefficient | Controller | None = None
+    """What pulls L0 to the target where k does not; None takes the activation's usual one (JumpReLU: QuadraticL0; ReLU and
+    Gated: Controller)."""
+    frequency: FrequencyPenalty | None = None
+    """Penalty on latents that fire often (JumpReLU only; the release uses one)."""
     metric_power: float = 0.0
     """How errors weigh dimensions: each is divided by its standard deviation to this power. 0 is one scale a site (the
     release), 1 standardises; the fold undoes it exactly. On Gemma 3 a few dimensions hold most variance: see docs/training.md."""
 
     def __post_init__(self) -> None:
-        for name in ("site_in", "site_out"):  # one spelling, whatever dialect it came in
-            object.__setattr__(self, name, str(Site.parse(getattr(self, name))))
-        if Site.parse(self.site_in).depth > Site.parse(self.site_out).depth:
-            raise ValueError(f"{self.name} reads {self.site_in}, which is computed after {self.site_out}, where it writes")
+        for name in ("sites_in", "sites_out"):  # one spelling, whatever dialect they came in
+            given = getattr(self, name)
+            given = (given,) if isinstance(given, str | Site) else given
+            object.__setattr__(self, name, tuple(str(Site.parse(s)) for s in given))
+        reads, writes = ([Site.parse(s) for s in sites] for sites in (self.sites_in, self.sites_out))
+        if isinstance(self.map, OneToOne) and (len(reads), len(writes)) != (1, 1):
+            raise ValueError(f"{self.name} has {len(reads)} sites in and {len(writes)} out: give it map=Joint() or Causal()")
+        pairs = [(reads[-1], writes[-1])] if not isinstance(self.map, Causal) else list(zip(reads, writes))
+        for a, b in pairs:
+            if a.model == b.model and a.depth > b.depth and a != b:
+                raise ValueError(f"{self.name} reads {a}, which is computed after {b}, where it writes")
         within(f"{self.name}: d_sae", self.d_sae, 2, 2**24, "latents")
         within(f"{self.name}: l0_target", self.l0_target, 1, self.d_sae - 1, "active latents a token")
         within(f"{self.name}: metric_power", self.metric_power, 0, 2)
+        if self.skip_start not in ("ridge", "zeros"):
+            raise ValueError(f"{self.name}: skip_start is ridge or zeros, not {self.skip_start!r}")
+        if self.skip and self.sites_in == self.sites_out:
+            raise ValueError(
+                f"{self.name} writes what it reads: an affine skip would copy its input, and no latent would learn"
+            )
+
+    @property
+    def reads(self) -> tuple[Site, ...]:
+        return tuple(Site.parse(s) for s in self.sites_in)
+
+    @property
+    def writes(self) -> tuple[Site, ...]:
+        return tuple(Site.parse(s) for s in self.sites_out)
 
 
 @dataclass(frozen=True)
@@ -71,15 +101,7 @@ class TrainingRecipe:
     update_clip: float = 1.0
     """Largest |gradient / root second moment| of one entry in one step; 0 for plain Adam."""
     l0_warmup: int = 100
-    """Steps over which the sparsity pressure rises (lambda for JumpReLU; BatchTopK's k falls from 4 times its target)."""
-    l0_coefficient: float = 1.0
-    """lambda of the quadratic L0 penalty, JumpReLU only."""
-    l0_constant: float = 0.5
-    """c in lambda * c / L0* * (L0 - L0*)^2, with L0 the batch mean: 2 is printed, 0.5 fits the paper's own remark."""
-    frequency_coefficient: float = 0.0
-    """lambda_f of sum_i w_i (1 + w_i / w0) over firing frequencies w_i, JumpReLU only."""
-    frequency_scale: float = 0.1
-    """w0 of the frequency penalty: latents that fire on more than this share of tokens pay more than linearly."""
+    """Steps over which the sparsity pressure rises (a penalty's weight; k of TopK and BatchTopK falls from 4 times its target)."""
     theta_start: float = 0.001
     """Starting threshold of JumpReLU, in units of scaled activations."""
     aux_coefficient: float = 1 / 32
@@ -107,5 +129,4 @@ class TrainingRecipe:
 
     def sites(self) -> tuple[Site, ...]:
         """All sites that the members read or write, each once."""
-        names = [s for m in self.members for s in (m.site_in, m.site_out)]
-        return tuple(dict.fromkeys(Site.parse(n) for n in names))
+        return tuple(dict.fromkeys(s for m in self.members for s in (*m.reads, *m.writes)))

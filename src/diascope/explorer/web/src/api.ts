@@ -4,6 +4,8 @@ export type Metric = { value: number | null; n: number; documents: number; low: 
 export type Card = { metrics?: Record<string, Record<string, Metric>>; facts?: Record<string, unknown> };
 export type Source = {
   name: string;
+  kind: string;
+  title: string;
   latents: number;
   alive: number;
   tokens_swept: number;

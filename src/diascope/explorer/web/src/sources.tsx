@@ -73,7 +73,7 @@ export function Sources() {
                 <a class="button" href={`#/s/${encodeURIComponent(s.name)}`}>Browse latents</a>
               </header>
               <p class="facts">
-                <span>{s.config.kind === "sae" ? `SAE on ${s.config.site_in}` : `${s.config.skip ? "skip-transcoder" : "transcoder"} ${s.config.site_in} → ${s.config.site_out}`}</span>
+                <span>{s.title.replace("->", "→")}</span>
                 <span>{s.config.model}</span>
                 <span>{whole(s.alive)} of {whole(s.latents)} latents fired in {whole(s.tokens_swept)} tokens</span>
                 {s.config.l0_target && <span>target L0 {s.config.l0_target}</span>}

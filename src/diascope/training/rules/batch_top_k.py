@@ -1,0 +1,58 @@
+"""BatchTopK: the k B largest positive pre-activations of a batch; one frozen threshold afterwards (arXiv:2412.06410)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diascope.kernels import SparseLatents
+from diascope.training.recipe import MemberRecipe, TrainingRecipe
+from diascope.training.rules.rule import Rule, above, scaled_thresholds
+
+
+class BatchTopKRule(Rule):
+    """k starts at four times its target. The bar is guessed from the last batch, so that one pass over the dense
+    pre-activations finds a superset of the k B largest; the exact choice is made among those."""
+
+    def __init__(self, recipe: MemberRecipe, run: TrainingRecipe) -> None:
+        super().__init__(recipe, run)
+        same_k(recipe)
+        self.theta = torch.zeros(recipe.d_sae)
+
+    def select(self, pres: list[Tensor], now: float) -> SparseLatents:
+        k = round(self.recipe.l0_target * (1 + 3 * (1 - now))) * len(pres[0])
+        near = above(pres, self.guess * 0.9)
+        if len(near.index) < k or len(near.index) > 4 * k:  # the guess was off: look again at everything positive
+            near = above(pres, _guess(pres, k))
+        if len(near.index) > k:
+            bar = torch.topk(near.value, k, sorted=False).values.min()
+            self.guess = float(bar)
+            near = near.kept(near.value >= bar)
+        return near
+
+    def calibrate(self, pres: Callable[[], Iterator[list[Tensor]]], rows: int) -> float:
+        """The k-th largest pre-activation over the rows becomes every latent's threshold: the conversion to JumpReLU."""
+        unit = torch.full_like(self.theta, max(self.guess, 1e-12))
+        self.theta, before = scaled_thresholds(unit, pres, round(self.recipe.l0_target * rows))
+        return before / rows
+
+    def export(self, encoders: list[Tensor], b_enc: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+        return encoders, b_enc, self.theta
+
+
+def same_k(recipe: MemberRecipe) -> None:
+    """Raise ValueError where k and the L0 target are two numbers."""
+    k = recipe.activation.k  # type: ignore[union-attr]
+    if k != round(recipe.l0_target):
+        name = type(recipe.activation).__name__
+        raise ValueError(f"{recipe.name}: {name}(k={k}) and l0_target={recipe.l0_target:g} disagree: give one number")
+
+
+def _guess(pres: list[Tensor], k: int) -> float:
+    """A bar that about 1.5 k entries pass, from every 61st entry; never below 0."""
+    sample = np.concatenate([p.view(-1)[::61].numpy() for p in pres])
+    keep = min(len(sample) - 1, int(1.5 * k / 61) + 1)
+    return max(0.0, float(-np.partition(-sample, keep)[keep]))

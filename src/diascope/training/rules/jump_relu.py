@@ -1,0 +1,63 @@
+"""JumpReLU: a threshold a latent, trained by straight-through estimators (Rajamanoharan et al. 2024, equations 9 and 11)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from diascope.kernels import SparseLatents
+from diascope.training.recipe import MemberRecipe, TrainingRecipe
+from diascope.training.rules.rule import Gradients, Rule, above, scaled_thresholds
+from diascope.training.sparsity import Coefficient, Controller, QuadraticL0
+
+
+class JumpReLURule(Rule):
+    """With K the unit rectangle and eps the bandwidth:
+
+    dtheta = -(theta / eps) K((pre - theta) / eps) df - (1 / eps) K(.) (dP/dn_b + the frequency penalty's cost) / B
+    """
+
+    takes = (QuadraticL0, Coefficient, Controller)
+    frequency = True
+
+    def __init__(self, recipe: MemberRecipe, run: TrainingRecipe) -> None:
+        super().__init__(recipe, run)
+        self.params["theta"] = torch.full((recipe.d_sae,), run.theta_start)
+
+    @property
+    def _bandwidth(self) -> float:
+        return self.recipe.activation.bandwidth  # type: ignore[union-attr]
+
+    def select(self, pres: list[Tensor], now: float) -> SparseLatents:
+        return above(pres, (self.params["theta"].clamp_min_(0.0) - self._bandwidth / 2).clamp_min(0))
+
+    def values(self, near: SparseLatents) -> tuple[Tensor, Tensor]:
+        active = near.value > self.params["theta"][near.index]
+        return torch.where(active, near.value, 0.0), active
+
+    def gradients(
+        self, near: SparseLatents, active: Tensor, df: Tensor, now: float, frozen: Callable[[Tensor], Tensor]
+    ) -> Gradients:
+        assert self.sparsity is not None
+        theta, B = self.params["theta"][near.index], len(near)
+        window = ((near.value - theta).abs() < self._bandwidth / 2).to(df.dtype) / self._bandwidth
+        l0 = torch.bincount(near.rows[active], minlength=B).to(df.dtype)
+        cost = now * self.sparsity.cost(l0, self.recipe.l0_target, self.weight)
+        per_entry = -theta * window * df - (cost[near.rows] if cost.ndim else cost) * window / B
+        if self.recipe.frequency is not None:
+            w = torch.bincount(near.index[active], minlength=len(self.params["theta"])).to(df.dtype) / B
+            per_entry = per_entry - now * self.recipe.frequency.cost(w)[near.index] * window / B
+        dtheta = torch.zeros_like(self.params["theta"]).index_add_(0, near.index, per_entry)
+        return Gradients(torch.where(active, df, 0.0), params={"theta": dtheta})
+
+    def calibrate(self, pres: Callable[[], Iterator[list[Tensor]]], rows: int) -> float:
+        """All thresholds are multiplied by one factor."""
+        unit = self.params["theta"].clamp_min(1e-12)
+        theta, before = scaled_thresholds(unit, pres, round(self.recipe.l0_target * rows))
+        self.params["theta"].copy_(theta)
+        return before / rows
+
+    def export(self, encoders: list[Tensor], b_enc: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+        return encoders, b_enc, self.params["theta"].clamp_min(0)

@@ -1,0 +1,118 @@
+"""What every training rule does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from diascope.dictionaries.activations import Activation, JumpReLU
+from diascope.kernels import SparseLatents, merged, select_above
+from diascope.training.recipe import MemberRecipe, TrainingRecipe
+from diascope.training.sparsity import Sparsity
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Derivatives of the whole loss at the candidates, and of the rule's own parameters."""
+
+    pre: Tensor  # [nnz], through the product with the encoder
+    bias: Tensor | None = None  # [nnz], in b_enc, where it differs from `pre`
+    params: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Rule:
+    """One activation in training. `params` are trained beside encoder and decoder; `weight` is the sparsity penalty's."""
+
+    takes: ClassVar[tuple[type, ...]] = ()  # sparsity controls that make sense here
+    frequency: ClassVar[bool] = False  # whether a frequency penalty does
+
+    def __init__(self, recipe: MemberRecipe, run: TrainingRecipe) -> None:
+        self.recipe, self.run = recipe, run
+        self.params: dict[str, Tensor] = {}
+        self.sparsity: Sparsity | None = self._chosen()
+        self.weight = float(getattr(self.sparsity, "start", 0.0))
+        self.guess = 0.0  # the last batch's selection threshold: where the next search starts
+        if recipe.frequency is not None and not self.frequency:
+            raise ValueError(f"{self._name}: a frequency penalty acts through trained thresholds, so it needs JumpReLU")
+
+    @property
+    def _name(self) -> str:
+        return f"{self.recipe.name} ({type(self.recipe.activation).__name__})"
+
+    def _chosen(self) -> Sparsity | None:
+        given = self.recipe.sparsity
+        if given is None:
+            return self.takes[0]() if self.takes else None
+        if not isinstance(given, self.takes):
+            names = ", ".join(t.__name__ for t in self.takes)
+            reason = f"it takes {names}" if names else "its k fixes L0 already"
+            raise ValueError(f"{self._name}: {type(given).__name__} makes no sense here, {reason}")
+        return given
+
+    def start(self, b_enc: Tensor) -> None:
+        """Called once, when the member's weights have their starting values."""
+
+    # -- a step
+    def select(self, pres: list[Tensor], now: float) -> SparseLatents:
+        """Candidates of the blocks' pre-activations [B, F]: all entries that are active or feel a gradient."""
+        raise NotImplementedError
+
+    def values(self, near: SparseLatents) -> tuple[Tensor, Tensor]:
+        """(activations [nnz], which of the candidates are active [nnz])."""
+        return near.value, torch.ones_like(near.value, dtype=torch.bool)
+
+    def gradients(
+        self, near: SparseLatents, active: Tensor, df: Tensor, now: float, frozen: Callable[[Tensor], Tensor]
+    ) -> Gradients:
+        """From df [nnz] = dLoss/df at the candidates. `frozen(v)` is the derivative of |y - v D - b|^2 in v, D held fixed."""
+        return Gradients(torch.where(active, df, 0.0))
+
+    def after(self, l0: float) -> None:
+        """Called once a step with the batch's mean L0."""
+        if self.sparsity is not None:
+            self.weight = self.sparsity.next(self.weight, l0, self.recipe.l0_target)
+
+    # -- the end
+    def calibrate(self, pres: Callable[[], Iterator[list[Tensor]]], rows: int) -> float:
+        """Bring the mean L0 on calibration rows to the target, where thresholds can, and return the L0 before.
+
+        `pres()` gives the blocks' pre-activations of one chunk of rows after another.
+        """
+        return sum(float(self.values(self.select(p, 1.0))[1].sum()) for p in pres()) / rows
+
+    def export(self, encoders: list[Tensor], b_enc: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+        """(encoders, b_enc, thresholds) of the finished dictionary, in training's units."""
+        return encoders, b_enc, torch.zeros_like(b_enc)
+
+    @property
+    def exported(self) -> Activation:
+        """The activation that the finished dictionary has."""
+        return JumpReLU()
+
+
+def above(pres: list[Tensor], bar: float | Tensor) -> SparseLatents:
+    """The entries of all blocks strictly above `bar`: a number, or one a latent [S]."""
+    sizes = [p.shape[1] for p in pres]
+    bars = bar.split(sizes) if isinstance(bar, Tensor) else [bar] * len(pres)
+    return merged([select_above(p, b) for p, b in zip(pres, bars, strict=True)], sum(sizes))
+
+
+def scaled_thresholds(unit: Tensor, pres: Callable[[], Iterator[list[Tensor]]], k: int) -> tuple[Tensor, int]:
+    """`unit` [S] times the factor at which k entries of all chunks pass it, and how many pass `unit` itself."""
+
+    def ratios(least: float) -> Tensor:
+        parts = []
+        for chunk in pres():
+            near = above(chunk, least * unit)
+            parts.append(near.value / unit[near.index])
+        return torch.cat(parts)
+
+    found = ratios(0.5)
+    if len(found) < k:  # `unit` was no guide: look at everything positive
+        found = ratios(0.0)
+    bar = float(torch.topk(found, min(k, len(found)), sorted=False).values.min())
+    return unit * bar, int((found > 1).sum())

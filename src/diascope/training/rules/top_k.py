@@ -1,0 +1,28 @@
+"""TopK: the k largest positive pre-activations of each row (arXiv:2406.04093); exported as it is."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from diascope.dictionaries.activations import Activation, TopK
+from diascope.kernels import SparseLatents, largest, merged
+from diascope.training.recipe import MemberRecipe, TrainingRecipe
+from diascope.training.rules.batch_top_k import same_k
+from diascope.training.rules.rule import Rule
+
+
+class TopKRule(Rule):
+    """k starts at four times its target, as BatchTopK's does."""
+
+    def __init__(self, recipe: MemberRecipe, run: TrainingRecipe) -> None:
+        super().__init__(recipe, run)
+        same_k(recipe)
+
+    def select(self, pres: list[Tensor], now: float) -> SparseLatents:
+        k = round(self.recipe.l0_target * (1 + 3 * (1 - now)))
+        near = merged([largest(p, k) for p in pres], sum(p.shape[1] for p in pres))
+        return near.strongest(k) if len(pres) > 1 else near
+
+    @property
+    def exported(self) -> Activation:
+        return TopK(round(self.recipe.l0_target))
