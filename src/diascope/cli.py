@@ -6,7 +6,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
@@ -14,11 +14,6 @@ from rich.markup import escape
 
 from diascope.config import within
 from diascope.progress import Bars
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from diascope.dictionaries import Dictionary
 
 out = Console()
 
@@ -131,8 +126,7 @@ class Eval:
 
     def run(self) -> None:
         from diascope.dictionaries import load_dictionary
-        from diascope.evals import evaluate
-        from diascope.evals.text import EvalText
+        from diascope.evals import evaluate, rows_of
         from diascope.models import load_model
         from diascope.storage.files import write_json
         from diascope.tokens import open_corpus, pack
@@ -151,23 +145,15 @@ class Eval:
             sequences = pack(
                 model, open_corpus(self.text, field=self.field).documents, context=self.context, max_tokens=self.tokens
             )
-            fit = None
+            rows = None
             if self.fit_text:
-                fit = EvalText(
-                    model,
-                    pack(model, open_corpus(self.fit_text, field=self.field).documents, context=self.context, max_tokens=8_192),
-                )
-
-            def rows(d: Dictionary) -> tuple[Tensor, Tensor]:
-                assert fit is not None
-                seen = fit.capture(list(d.sites))
-                return d.inputs(seen), d.targets(seen)
-
+                other = open_corpus(self.fit_text, field=self.field).documents
+                rows = rows_of(model, pack(model, other, context=self.context, max_tokens=8_192))
             results = evaluate(
                 model,
                 dictionaries,
                 sequences,
-                training_rows=rows if fit else None,
+                training_rows=rows,
                 ce_tokens=self.ce_tokens,
                 text=self.text,
                 progress=bars.stage("evaluate", "maps"),

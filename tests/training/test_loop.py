@@ -177,6 +177,16 @@ def test_a_killed_run_leaves_half_a_line_and_an_old_checkpoint_and_still_goes_on
     assert again.step == group.step == 20 and not aside.exists()
 
 
+@pytest.mark.parametrize("name", ["sae.safetensors", "state.json"])
+@pytest.mark.parametrize("content", ["", "[]", "{}"])
+def test_a_damaged_checkpoint_is_named(reader, tmp_path, name, content):
+    group, count = Group(recipe(), reader, tmp_path, "toy"), iter(range(5))
+    assert not group.run(lambda *_: None, lambda: next(count, None) is None)
+    (tmp_path / "checkpoint" / name).write_text(content)
+    with pytest.raises(ValueError, match=r"checkpoint.*(damaged|JSON)"):
+        Group(recipe(), reader, tmp_path, "toy")
+
+
 def test_a_recipe_that_contradicts_itself_is_refused(reader, tmp_path):
     with pytest.raises(ValueError, match="disagree"):
         Group(recipe(BatchTopK(9)), reader, tmp_path, "toy")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diascope.dictionaries import Dictionary
 from diascope.models import Model
 from diascope.sites import Site
 from diascope.tokens import Sequences
@@ -124,3 +125,14 @@ class EvalText:
             for k, name in enumerate(names):
                 found[name].append((z[k] - own[k], kl[k].clamp_min(0), (first[k] == first[0]).double()))
         return {name: Losses(*(torch.cat(column) for column in zip(*parts, strict=True))) for name, parts in found.items()}
+
+
+def rows_of(model: Model, sequences: Sequences) -> Callable[[Dictionary], tuple[Tensor, Tensor]]:
+    """For `evaluate(training_rows=...)`: a dictionary's inputs and targets on `sequences`, for fitting its controls."""
+    text = EvalText(model, sequences)
+
+    def rows(d: Dictionary) -> tuple[Tensor, Tensor]:
+        seen = text.capture(list(d.sites))
+        return d.inputs(seen), d.targets(seen)
+
+    return rows

@@ -58,6 +58,7 @@ def gemma_scope_2(
             activation=JumpReLU(bandwidth=0.001),
             matryoshka=prefixes(d_sae),
             l0_target=float(l0_target(Site.parse(site).layer, n_layers)),
+            metric_power=0.0,
             sparsity=QuadraticL0(coefficient=1.0, constant=2.0),
             frequency=FrequencyPenalty(coefficient=0.01, scale=0.1),
         )
@@ -114,7 +115,6 @@ def small(
             matryoshka=prefixes(d_sae),
             skip=a != b,
             l0_target=l0,
-            metric_power=1.0,
         )
         for a, b in sites
     )

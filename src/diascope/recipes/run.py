@@ -169,6 +169,8 @@ class Run:
         yield
         path = self.workspace / "timings.json"
         known = read_json(path) if path.exists() else {}
+        if not isinstance(known, dict):
+            raise ValueError(f"{path} is damaged: delete it, it only holds how long stages took")
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
         known[name] = {"seconds": round(time.monotonic() - began, 1), "amount": amount, "unit": unit, "peak_gb": round(peak, 2)}
         write_json(path, known)

@@ -29,7 +29,7 @@ from diascope.config import canonical, config_hash, to_data
 from diascope.dictionaries import Dictionary
 from diascope.numerics import Moments, ridge
 from diascope.sites import Site
-from diascope.storage.files import commit_file, commit_folder, read_json, recover_folder, write_json
+from diascope.storage.files import commit_file, commit_folder, read_json, reading, recover_folder, write_json
 from diascope.training.batches import Batches
 from diascope.training.export import calibrate, export
 from diascope.training.health import troubles
@@ -98,6 +98,10 @@ class Group:
             write_json(self.folder / "recipe.json", {"identity": self.identity, "recipe": to_data(self.recipe)})
             (self.folder / "log.jsonl").unlink(missing_ok=True)
             return
+        with reading(state.parent, f"delete {self.folder} and train again"):
+            self._resume(state)
+
+    def _resume(self, state: Path) -> None:
         saved = read_json(state)
         if saved["identity"] != self.identity:
             raise ValueError(f"{self.folder} holds a run of another recipe or other rows: choose another folder or delete it")

@@ -43,7 +43,7 @@ class MemberRecipe:
     Gated: Controller)."""
     frequency: FrequencyPenalty | None = None
     """Penalty on latents that fire often (JumpReLU only; the release uses one)."""
-    metric_power: float = 0.0
+    metric_power: float = 1.0
     """How errors weigh dimensions: each is divided by its standard deviation to this power. 0 is one scale a site (the
     release), 1 standardises; the fold undoes it exactly. On Gemma 3 a few dimensions hold most variance: see docs/training.md."""
 
