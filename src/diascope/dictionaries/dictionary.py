@@ -130,6 +130,7 @@ class Dictionary(nn.Module):
         self.skips = nn.ParameterList(skips)
         self.card: dict[str, Any] = {}  # evaluation, as card.json holds it
         self.provenance: dict[str, Any] = {}
+        self.probe: dict[str, Tensor] | None = None  # x, latents, y_hat from before folding; loading checks and keeps them
 
     # -- facts
     @property

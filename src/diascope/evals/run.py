@@ -76,6 +76,8 @@ def evaluate(
 
     Returns one Evaluation a dictionary. Raises ValueError when a dictionary does not fit the model.
     """
+    if not dictionaries:
+        return {}
     for name, d in dictionaries.items():
         _check_fits(model, name, d)
     whole = EvalText(model, sequences)

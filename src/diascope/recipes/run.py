@@ -225,10 +225,11 @@ class Run:
         out = {}
         for t in trained:
             t.dictionary.provenance = self._provenance() | {"training": t.facts}
+            t.dictionary.probe = t.probe  # goes into both layouts
             theirs = self.workspace / "gemma-scope-2" / folder_name(t.dictionary.config)
             save_dictionary(t.dictionary, theirs, format="gemma-scope-2", overwrite=True)
             # our own artefact comes last: where it stands, the member is finished
-            save_dictionary(t.dictionary, self.folder(t.recipe.name), probe=t.probe, overwrite=True)
+            save_dictionary(t.dictionary, self.folder(t.recipe.name), overwrite=True)
             out[t.recipe.name] = t.dictionary
         return out
 

@@ -50,7 +50,14 @@ class Member:
     ) -> None:
         self.recipe, self.run = recipe, run
         self.config = DictionaryConfig(
-            "", recipe.sites_in, recipe.sites_out, widths_in, widths_out, recipe.d_sae, recipe.map, skip=recipe.skip
+            "",
+            tuple(map(str, recipe.reads)),
+            tuple(map(str, recipe.writes)),
+            widths_in,
+            widths_out,
+            recipe.d_sae,
+            recipe.map,
+            skip=recipe.skip,
         )
         self.blocks = self.config.blocks
         self.centred = recipe.sites_in == recipe.sites_out  # b_dec is taken off the input

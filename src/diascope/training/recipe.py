@@ -19,9 +19,9 @@ class MemberRecipe:
 
     name: str
     """Its folder under the run."""
-    sites_in: tuple[str, ...] = ("L12.resid_post",)
+    sites_in: tuple[str, ...] | str = ("L12.resid_post",)
     """Sites that are read (one may be given as plain text)."""
-    sites_out: tuple[str, ...] = ("L12.resid_post",)
+    sites_out: tuple[str, ...] | str = ("L12.resid_post",)
     """Sites that are written; the ones that are read make an SAE or crosscoder, others a transcoder."""
     map: OneToOne | Joint | Causal = field(default_factory=OneToOne)
     """Which latents read and write which sites: OneToOne, Joint (crosscoder), Causal (weakly causal crosscoder, CLT)."""

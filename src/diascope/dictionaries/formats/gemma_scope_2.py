@@ -24,9 +24,10 @@ from torch import Tensor
 
 from diascope.dictionaries.activations import JumpReLU, ReLU
 from diascope.dictionaries.dictionary import Dictionary, DictionaryConfig
+from diascope.dictionaries.formats.format import Fidelity, Format, Hints
 from diascope.dictionaries.site_maps import Causal, OneToOne
 from diascope.sites import Site
-from diascope.storage.files import commit_folder, write_json
+from diascope.storage.files import read_json, write_json
 
 NAMES = {
     "W_enc": "w_enc",
@@ -38,11 +39,16 @@ NAMES = {
 }
 
 
-def load(folder: Path, config: dict[str, Any]) -> Dictionary:
+def detect(path: Path) -> bool:
+    return (path / "config.json").is_file() and "hf_hook_point_in" in read_json(path / "config.json")
+
+
+def load(folder: Path, hints: Hints) -> Dictionary:
     """The dictionary in a Gemma Scope 2 folder; only the weights are read, never the examples.
 
     The files are memory-mapped: what is never used is never read from disk, so a dictionary larger than memory opens.
     """
+    config = read_json(folder / "config.json")
     missing = [key for key in ("type", "model_name", "hf_hook_point_in", "hf_hook_point_out") if key not in config]
     if missing:
         raise ValueError(f"{folder}/config.json lacks {', '.join(missing)}")
@@ -123,15 +129,9 @@ def _choices(config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, An
     return {"activation": JumpReLU(), "skip": "W_skip" in tensors, "l0_target": config.get("l0")}
 
 
-def save(dictionary: Dictionary, folder: Path, *, overwrite: bool = False) -> Path:
-    """Write a Gemma Scope 2 folder (see `folder_name` for what SAELens needs the path to look like)."""
+def save(dictionary: Dictionary, folder: Path) -> None:
+    """Write the files (see `folder_name` for what SAELens needs the path to look like)."""
     c = dictionary.config
-    if not isinstance(c.activation, JumpReLU | ReLU):
-        raise ValueError(f"Gemma Scope 2 folders hold JumpReLU dictionaries, not {type(c.activation).__name__}")
-    if not isinstance(c.map, OneToOne | Causal):
-        raise ValueError(
-            "Gemma Scope 2's crosscoders are causal, a block a site: a joint crosscoder has no place in that layout"
-        )
     single = isinstance(c.map, OneToOne)
     hooks = [[s.gemma_scope() for s in sites] for sites in (c.reads, c.writes)]
     config = {
@@ -144,28 +144,33 @@ def save(dictionary: Dictionary, folder: Path, *, overwrite: bool = False) -> Pa
         "affine_connection": c.skip,
         "type": c.kind,
     }
-    with commit_folder(folder, overwrite=overwrite) as work:
-        for g, b in enumerate(dictionary.blocks):
-            ours = {
-                "W_enc": dictionary.encoders[g],
-                "W_dec": dictionary.decoders[g],
-                "b_enc": dictionary.b_enc[b.latents],
-                "threshold": dictionary.threshold[b.latents],
-                "b_dec": dictionary.b_dec if single else dictionary.b_dec[b.skips],
-            } | ({"W_skip": dictionary.skips[g]} if c.skip else {})
-            if not single:
-                ours["W_dec"] = _all_sites(dictionary, g)
-            tensors = {NAMES[k]: v.detach().cpu().contiguous() for k, v in ours.items()}
-            save_file(tensors, work / ("params.safetensors" if single else f"params_layer_{g}.safetensors"))
-        write_json(work / "config.json", config)
-    return folder
+    for g, b in enumerate(dictionary.blocks):
+        ours = {
+            "W_enc": dictionary.encoders[g],
+            "W_dec": dictionary.decoders[g] if single else _all_sites(dictionary, g),
+            "b_enc": dictionary.b_enc[b.latents],
+            "threshold": dictionary.threshold[b.latents],
+            "b_dec": dictionary.b_dec if single else dictionary.b_dec[b.skips],
+        } | ({"W_skip": dictionary.skips[g]} if c.skip else {})
+        tensors = {NAMES[k]: v.detach().cpu().contiguous() for k, v in ours.items()}
+        save_file(tensors, folder / ("params.safetensors" if single else f"params_layer_{g}.safetensors"))
+    write_json(folder / "config.json", config)
+
+
+def refuses(dictionary: Dictionary) -> str:
+    c = dictionary.config
+    if not isinstance(c.activation, JumpReLU | ReLU):
+        return f"it holds JumpReLU, not {type(c.activation).__name__}"
+    if not isinstance(c.map, OneToOne | Causal):
+        return "its crosscoders are causal, a block a site: a joint crosscoder has no place there"
+    if not isinstance(c.map, OneToOne) and len(set(c.widths_out)) != 1:
+        return f"it needs one width at all sites, got {sorted(set(c.widths_out))}"
+    return ""
 
 
 def _all_sites(dictionary: Dictionary, g: int) -> Tensor:
-    """Block g's decoder as (F, n, d), zeros for the sites before its own. ValueError where widths differ."""
+    """Block g's decoder as (F, n, d), zeros for the sites before its own."""
     widths = dictionary.config.widths_out
-    if len(set(widths)) != 1:
-        raise ValueError(f"this layout needs one width at all sites, got {sorted(set(widths))}")
     W = dictionary.decoders[g]
     return torch.cat([W.new_zeros(len(W), g * widths[0]), W], 1).view(len(W), len(widths), widths[0])
 
@@ -186,3 +191,9 @@ def folder_name(config: DictionaryConfig) -> str:
     kind = sites[0].kind if config.kind == "sae" else config.kind
     layers = "_".join(str(s.layer) for s in sites)
     return f"{kind}/layer_{layers}_width_{width}_l0_{l0_name}{affine}"
+
+
+FORMAT = Format(
+    "gemma-scope-2", "Gemma Scope 2", detect, load, save, refuses,
+    lambda d: Fidelity("lossless", leaves="nesting, card and provenance"), ("config.json", "params*.safetensors"),
+)  # fmt: skip
