@@ -1,5 +1,6 @@
 """Commands as a user types them: one clear sentence and exit code 2 on wrong input."""
 
+import json
 import signal
 import socket
 import subprocess
@@ -22,7 +23,7 @@ def refused(done, says):
     return True
 
 
-@pytest.mark.parametrize("command", ["demo", "train", "eval", "convert", "explore", "verify"])
+@pytest.mark.parametrize("command", ["demo", "train", "eval", "convert", "inspect", "explore", "verify"])
 def test_help_shows_defaults(command):
     done = run(command, "--help")
     assert done.returncode == 0 and "default" in done.stdout + done.stderr
@@ -31,21 +32,38 @@ def test_help_shows_defaults(command):
 def test_missing_folders(tmp_path):
     refused(run("convert", tmp_path / "gone", tmp_path / "out"), "there is no dictionary folder")
     refused(run("explore", tmp_path), "is no index")
-    refused(run("verify", tmp_path), "no config.json")
+    refused(run("verify", tmp_path), "of no known format")
     refused(run("train", "--model", tmp_path, "--workspace", tmp_path / "w"), "no config.json")
 
 
 def test_damaged_weights_leave_nothing_behind(make_dictionary, tmp_path):
     folder = save_dictionary(make_dictionary(), tmp_path / "g", format="gemma-scope-2")
     (folder / "params.safetensors").write_bytes((folder / "params.safetensors").read_bytes()[:-9])
-    refused(run("convert", folder, tmp_path / "out", "--format", "diascope"), "damaged")
+    refused(run("convert", folder, tmp_path / "out", "--to", "diascope"), "damaged")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["g"]
+
+
+def test_inspect_says_what_it_is_and_where_it_could_go(make_dictionary, tmp_path):
+    folder = save_dictionary(make_dictionary(kind="transcoder", skip=True), tmp_path / "d", format="saelens")
+    found = json.loads(run("inspect", folder, "--json").stdout)
+    assert found["facts"]["is"] == "skip-transcoder L2.mlp_in -> L2.mlp_out" and found["facts"]["format"] == "SAELens 6"
+    assert found["shapes"]["W_skip"] == [32, 32] and found["formats"]["sparsify"].startswith("no: it has TopK only")
+    assert "decoder rows" in run("inspect", folder).stdout
+    refused(run("inspect", tmp_path / "gone"), "there is no dictionary folder")
+
+
+def test_sites_are_given_where_a_layout_does_not_say(make_dictionary, tmp_path):
+    folder = save_dictionary(make_dictionary(), tmp_path / "d", format="gemma-scope-1")
+    refused(run("convert", folder, tmp_path / "out", "--to", "saelens"), "give sites, such as L12.resid_post")
+    done = run("convert", folder, tmp_path / "out", "--to", "saelens", "--sites", "L2.resid_post", "--model", "toy")
+    assert done.returncode == 0 and "lossless" in done.stdout, done.stderr
+    assert json.loads((tmp_path / "out" / "cfg.json").read_text())["metadata"]["hook_name"] == "blocks.2.hook_resid_post"
 
 
 def test_convert_both_ways_and_refuse_to_overwrite(make_dictionary, tmp_path):
     folder = save_dictionary(make_dictionary(), tmp_path / "d")
     assert run("convert", folder, tmp_path / "g").returncode == 0
-    assert run("convert", tmp_path / "g", tmp_path / "d2", "--format", "diascope").returncode == 0
+    assert run("convert", tmp_path / "g", tmp_path / "d2", "--to", "diascope").returncode == 0
     assert (tmp_path / "d" / "weights.safetensors").read_bytes() == (tmp_path / "d2" / "weights.safetensors").read_bytes()
     refused(run("convert", folder, tmp_path / "g"), "exists already")
 

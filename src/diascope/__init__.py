@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from diascope.dictionaries import Dictionary, load_dictionary, save_dictionary
+    from diascope.dictionaries.inspection import inspect
     from diascope.evals import evaluate
     from diascope.models import Capture, Model, load_model
     from diascope.recipes.run import RunRecipe, train
@@ -29,13 +30,14 @@ _WHERE = {
     "RunRecipe": "recipes.run",
     "Site": "sites",
     "evaluate": "evals",
+    "inspect": "dictionaries.inspection",
     "load_dictionary": "dictionaries",
     "load_model": "models",
     "save_dictionary": "dictionaries",
     "train": "recipes.run",
 }
 __all__ = [
-    "Capture", "Dictionary", "Model", "RunRecipe", "Site", "evaluate", "load_dictionary", "load_model", "save_dictionary", "train",
+    "Capture", "Dictionary", "Model", "RunRecipe", "Site", "evaluate", "inspect", "load_dictionary", "load_model", "save_dictionary", "train",
 ]  # fmt: skip
 
 

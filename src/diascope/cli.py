@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -105,8 +106,8 @@ class Train:
 class Eval:
     """Evaluate dictionaries of any readable format on text, beside controls."""
 
-    dictionary: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Folders: diascope artefacts or Gemma Scope 2 folders."""
+    dictionary: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Folders of any readable format, hub paths, SAELens releases and ids, or Neuronpedia ids."""
     model: str = "gemma-3-270m"
     """The model that they were trained on."""
     text: str = "wikipedia-passages"
@@ -165,24 +166,74 @@ class Eval:
 
 @dataclass
 class Convert:
-    """Write a dictionary in another layout."""
+    """Write a dictionary in another library's layout, and say what survives."""
 
-    source: Annotated[Path, tyro.conf.Positional]
-    """Folder to read; the format is detected."""
+    source: Annotated[str, tyro.conf.Positional]
+    """Folder, hub path, SAELens release and id, or Neuronpedia id; the format is detected."""
     target: Annotated[Path, tyro.conf.Positional]
     """Folder to write; it must not exist."""
-    format: Literal["gemma-scope-2", "diascope"] = "gemma-scope-2"
-    """Layout to write. Both directions are lossless for JumpReLU dictionaries."""
+    to: Literal[
+        "diascope",
+        "gemma-scope-1",
+        "gemma-scope-2",
+        "saelens",
+        "sparsify",
+        "llamascopium",
+        "dictionary-learning",
+        "circuit-tracer",
+    ] = "gemma-scope-2"
+    """Layout to write."""
+    sites: tuple[str, ...] = ()
+    """Where it reads and writes, for sources that do not say: one site, or IN:OUT (several parted by commas)."""
+    model: str | None = None
+    """Whose activations it reads, for sources that do not say."""
 
     def run(self) -> None:
         from diascope.dictionaries import load_dictionary, save_dictionary
+        from diascope.dictionaries.formats import FORMATS
 
-        if self.source.resolve() in self.target.resolve().parents:
+        source = Path(self.source).resolve()
+        if source.exists() and source in self.target.resolve().parents:
             raise ValueError(f"{self.target} lies inside {self.source}: choose a target outside the source")
-        save_dictionary(load_dictionary(self.source), self.target, format=self.format)
-        kept = "every tensor" if self.format == "gemma-scope-2" else "every tensor; no probes, verify needs some"
-        lost = "; nesting, card and provenance have no place there" if self.format == "gemma-scope-2" else ""
-        out.print(f"wrote {self.target} ({self.format}: {kept}{lost})", highlight=False, markup=False)
+        d = load_dictionary(self.source, sites=_ends(self.sites), model=self.model)
+        save_dictionary(d, self.target, format=self.to)
+        checked = "its probe went along" if d.probe is not None else "it has no probe to check the copy by"
+        out.print(
+            f"wrote {self.target} for {FORMATS[self.to].library}: {FORMATS[self.to].fidelity(d)}; {checked}", markup=False
+        )
+
+
+@dataclass
+class Inspect:
+    """Say what a dictionary is: kind, shapes, hook points, norms, provenance, and which formats could hold it."""
+
+    dictionary: Annotated[str, tyro.conf.Positional]
+    """Folder, hub path, SAELens release and id, or Neuronpedia id."""
+    sites: tuple[str, ...] = ()
+    """Where it reads and writes, for formats that do not say: one site, or IN:OUT (several parted by commas)."""
+    model: str | None = None
+    """Whose activations it reads, likewise."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+    def run(self) -> None:
+        from diascope.dictionaries.inspection import inspect
+
+        found = inspect(self.dictionary, sites=_ends(self.sites), model=self.model)
+        if self.json:
+            out.print_json(data=found.data())
+            return
+        from diascope.tables import inspection_table
+
+        out.print(inspection_table(found.facts, found.shapes, found.formats))
+
+
+def _ends(sites: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """("L1.mlp_in:L1.mlp_out",) as (sites in, sites out); several pairs side by side; None where nothing is said."""
+    if not sites:
+        return None
+    pairs = [s.partition(":") for entry in sites for s in entry.split(",")]
+    return tuple(a for a, _, _ in pairs), tuple(b or a for a, _, b in pairs)
 
 
 @dataclass
@@ -235,10 +286,12 @@ class Verify:
             raise ValueError("\n".join(failed))
 
 
-COMMANDS = {"demo": Demo, "train": Train, "eval": Eval, "convert": Convert, "explore": Explore, "verify": Verify}
+COMMANDS = {
+    "demo": Demo, "train": Train, "eval": Eval, "convert": Convert, "inspect": Inspect, "explore": Explore, "verify": Verify,
+}  # fmt: skip
 
 
-def _some(folders: tuple[Path, ...]) -> None:
+def _some(folders: Sequence[object]) -> None:
     if not folders:
         raise ValueError("give at least one dictionary folder")
 

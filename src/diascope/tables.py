@@ -68,3 +68,23 @@ def timings_line(timings: Mapping[str, Any]) -> str:
         for name, t in timings.items()
     ]
     return " · ".join(stages) + f" · peak memory {max(t['peak_gb'] for t in timings.values()):.1f} GB"
+
+
+def inspection_table(facts: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]], formats: Mapping[str, str]) -> Group:
+    """What `diascope inspect` prints: facts, tensors, and what every format would keep."""
+    about = Table(box=None, pad_edge=False, show_header=False)
+    about.add_column(style="bold", no_wrap=True)
+    about.add_column(overflow="fold")
+    for name, value in facts.items():
+        about.add_row(name, Text(value))
+    listed = list(shapes.items())
+    shown = listed if len(listed) <= 12 else [*listed[:6], ("...", ()), *listed[-5:]]
+    about.add_row("tensors", Text("\n".join(f"{name} {list(shape)}" if shape else name for name, shape in shown)))
+    targets = Table(
+        box=None, pad_edge=False, title="can be written as", title_justify="left", title_style="bold", show_header=False
+    )
+    targets.add_column(no_wrap=True)
+    targets.add_column(overflow="fold")
+    for name, verdict in formats.items():
+        targets.add_row(name, Text(verdict), style="dim" if verdict.startswith("no:") else "")
+    return Group(about, Text(), targets)

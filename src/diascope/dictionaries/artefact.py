@@ -15,6 +15,7 @@ from torch import Tensor
 
 from diascope.dictionaries.dictionary import Dictionary
 from diascope.dictionaries.formats import FORMATS, Format, Hints
+from diascope.dictionaries.resolve import resolve
 from diascope.storage.files import commit_folder, reading
 
 PROBE = "probe.safetensors"
@@ -40,8 +41,10 @@ def load_dictionary(
     sites: str | tuple[str | Sequence[str], str | Sequence[str]] | None = None,
     model: str | None = None,
 ) -> Dictionary:
-    """The dictionary at `path`, a folder (or a file, for formats of one file a layer); the format is detected.
+    """The dictionary at `path`; the format is detected.
 
+    path    a folder (or a file, for formats of one file a layer), a hub path, a SAELens release and id, or a Neuronpedia id
+            (resolve.py says how they are written)
     lazy    memory-map the files and read only what is used: no hashes, probes or search for NaN. A dictionary larger than
             memory opens at once, and one latent's decoder costs one row
     sites   where it reads and writes ("L12.resid_post", or (in, out)), for formats that do not say
@@ -49,7 +52,7 @@ def load_dictionary(
 
     Raises ValueError when it is missing, damaged, of an unknown format, or disagrees with its own probes.
     """
-    path = Path(path)
+    path = resolve(path)
     ends = (sites, sites) if isinstance(sites, str) else sites or (None, None)
     read, written = ((e,) if isinstance(e, str) else tuple(e) if e else None for e in ends)
     found = format_of(path)

@@ -155,7 +155,7 @@ def _write(tensors: dict[str, Tensor], file: Path) -> None:
 def refuses(dictionary: Dictionary) -> str:
     c = dictionary.config
     if c.kind not in ("transcoder", "clt"):
-        return f"it holds transcoders, not a {c.kind}"
+        return "it holds transcoders only"
     if not isinstance(c.activation, JumpReLU | ReLU):
         return f"it has ReLU and JumpReLU, not {type(c.activation).__name__}"
     if c.kind == "clt" and c.skip:

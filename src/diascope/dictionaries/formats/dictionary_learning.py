@@ -136,7 +136,7 @@ def save(dictionary: Dictionary, folder: Path) -> None:
 def refuses(dictionary: Dictionary) -> str:
     if dictionary.config.kind == "sae" and dictionary.site_in.kind not in SUBMODULES:
         return f"it has no name for {dictionary.site_in}"
-    return "" if dictionary.config.kind == "sae" else f"it has SAEs only, and this is a {dictionary.config.kind}"
+    return "" if dictionary.config.kind == "sae" else "it has SAEs only"
 
 
 def fidelity(dictionary: Dictionary) -> Fidelity:

@@ -1,0 +1,47 @@
+"""A folder of a model hub's repository on this machine: only the files that are asked for, once; or a mirror's, with no network.
+
+A mirror is a folder <mirror>/<owner>/<repository>/..., named by $DIASCOPE_MIRROR; where it has the folder, nothing is fetched.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def hub_folder(repository: str, path: str, patterns: tuple[str, ...]) -> Path:
+    """The local copy of folder `path` of `repository` ("owner/name"), with the files that match `patterns`.
+
+    Raises ValueError when neither the mirror, nor the cache, nor the hub has it.
+    """
+    if mirror := os.environ.get("DIASCOPE_MIRROR"):
+        here = Path(mirror) / repository / path
+        if here.exists():
+            return here
+        raise ValueError(f"the mirror {mirror} has no {repository}/{path}: unset DIASCOPE_MIRROR to ask the hub")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    wanted = [f"{path}/{p}" if path else p for p in patterns]
+    try:
+        root = Path(snapshot_download(repository, allow_patterns=wanted, local_files_only=_cached(repository, path)))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"could not get {path or 'the files'} of {repository} from the hub ({reason}): is there a network, and the name right? "
+            "A local copy works too: give its folder, or a mirror's in $DIASCOPE_MIRROR"
+        ) from error
+    found = root / path
+    if not found.exists() or not any(found.iterdir()):
+        raise ValueError(f"{repository} has no dictionary at {path or 'its top'}")
+    return found
+
+
+def _cached(repository: str, path: str) -> bool:
+    """Whether the folder was fetched before: then the hub is not asked again."""
+    from huggingface_hub import try_to_load_from_cache
+
+    for name in ("config.json", "cfg.json", "params.npz", "config.yaml"):
+        if isinstance(try_to_load_from_cache(repository, f"{path}/{name}" if path else name), str):
+            return True
+    return False
