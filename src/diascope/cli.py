@@ -103,6 +103,41 @@ class Train:
 
 
 @dataclass
+class Suite:
+    """Train the release's catalogue for one model in one pass: every layer and site, transcoders, crosscoder and CLTs."""
+
+    model: str = "gemma-3-270m"
+    """Package alias, GGUF file, model folder or hub id."""
+    layers: int = 18
+    """Layers of that model."""
+    text: str = "wikipedia-sample"
+    """Training text: packaged corpus, .txt, .jsonl or .parquet file, or hf:<data set>."""
+    field: str = "text"
+    """Text column of jsonl, parquet and data sets."""
+    tokens: int = 100_000
+    """Tokens of text to harvest, each used once; all sites take 106 kB of disk a token on Gemma 3 270M."""
+    latents: int = 2048
+    """Width of each single-layer dictionary."""
+    per_layer: int = 1024
+    """Latents a layer of the CLTs and the crosscoder; 0 leaves them out."""
+    workspace: Path = Path("suite")
+    """Folder for everything that is made; the same command goes on where it stopped."""
+
+    def run(self) -> None:
+        from dataclasses import replace
+
+        from diascope.recipes.suite import suite_cpu
+
+        within("layers", self.layers, 4, 1000)
+        recipe = suite_cpu(self.model, self.layers, tokens=self.tokens, latents=self.latents, per_layer=self.per_layer)
+        if (
+            self.text != "wikipedia-sample"
+        ):  # thresholds are then set on the text's own held-out documents, and it is judged on them
+            recipe = replace(recipe, corpus=self.text, field=self.field, calibration="held-out", eval_corpus="held-out")
+        _carry_out(recipe, self.workspace, many=True)
+
+
+@dataclass
 class Eval:
     """Evaluate dictionaries of any readable format on text, beside controls."""
 
@@ -287,7 +322,7 @@ class Verify:
 
 
 COMMANDS = {
-    "demo": Demo, "train": Train, "eval": Eval, "convert": Convert, "inspect": Inspect, "explore": Explore, "verify": Verify,
+    "demo": Demo, "train": Train, "suite": Suite, "eval": Eval, "convert": Convert, "inspect": Inspect, "explore": Explore, "verify": Verify,
 }  # fmt: skip
 
 
@@ -296,10 +331,10 @@ def _some(folders: Sequence[object]) -> None:
         raise ValueError("give at least one dictionary folder")
 
 
-def _carry_out(recipe: object, workspace: Path, track: str | None = None) -> None:
+def _carry_out(recipe: object, workspace: Path, track: str | None = None, *, many: bool = False) -> None:
     from diascope.recipes.run import Run
     from diascope.storage.files import read_json
-    from diascope.tables import timings_line
+    from diascope.tables import catalogue_table, timings_line
 
     with Bars(out) as bars:
         run = Run(recipe, workspace, bars.stage, track)  # type: ignore[arg-type]
@@ -307,7 +342,11 @@ def _carry_out(recipe: object, workspace: Path, track: str | None = None) -> Non
             run.train()
             run.evaluate()
             run.index()
-    _tables({n: read_json(run.folder(n) / "card.json") for n in run.names})
+    cards = {n: read_json(run.folder(n) / "card.json") for n in run.names}
+    if many:
+        out.print(catalogue_table(cards))
+    else:
+        _tables(cards)
     if (workspace / "timings.json").exists():
         out.print(timings_line(read_json(workspace / "timings.json")), style="dim")
     where = f"dictionaries: {workspace / 'dictionaries'}; Gemma Scope 2 layout: {workspace / 'gemma-scope-2'}"

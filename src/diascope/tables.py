@@ -44,6 +44,18 @@ def evaluation_table(name: str, card: Mapping[str, Any]) -> Group:
     return Group(table, Text(note, style="dim"))
 
 
+def catalogue_table(cards: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Many dictionaries, one line each."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("", no_wrap=True)
+    for _, label in COLUMNS:
+        table.add_column(label, justify="right", no_wrap=True)
+    for name, card in cards.items():
+        own = card["metrics"]["dictionary"]
+        table.add_row(name.replace("--", "/"), *(_value(own.get(key)) for key, _ in COLUMNS))
+    return table
+
+
 def _value(metric: Any) -> str:
     if metric is None:
         return ""

@@ -279,3 +279,31 @@ def test_a_resumed_clt_goes_on_bit_for_bit(reader, tmp_path):
         (parts,) = train_group(r, reader, folder / "parts", model="toy")
         ours, theirs = whole.dictionary.tensors(), parts.dictionary.tensors()
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_member_may_come_late_leave_early_or_break(reader, tmp_path):
+    """The others see the same batches and end with the same bits as without it."""
+    base = recipe(epochs=4).members[0]
+    late, early = dataclasses.replace(base, name="late", begins=0.5), dataclasses.replace(base, name="early", ends=0.25)
+    broken = dataclasses.replace(base, name="broken")
+    r = dataclasses.replace(recipe(epochs=4), members=(base, late, early, broken))
+    group = Group(r, reader, tmp_path / "four", "toy")
+    step = group.members[3].step
+    group.members[3].step = lambda x, y, now, steps: step(x, y * (float("nan") if now > 5 else 1), now, steps)
+    assert group.run(lambda *_: None, lambda: False)
+    assert list(group.failed) == ["broken"] and "step 6, its loss is not finite" in group.failed["broken"]
+    four = {t.recipe.name: t.dictionary for t in group.finish()}
+    alone = train_group(dataclasses.replace(r, members=(base,)), reader, tmp_path / "one", model="toy")[0].dictionary
+    assert list(four) == ["sae", "late", "early"] and torch.equal(four["sae"].W_dec, alone.W_dec)
+    lines = [json.loads(line) for line in (tmp_path / "four" / "log.jsonl").read_text().splitlines()]
+    seen = {name: [line["step"] for line in lines if line["member"] == name] for name in ("sae", "late", "early", "broken")}
+    steps = group.batches.steps
+    assert min(seen["late"]) >= steps // 2 and max(seen["early"]) < steps // 4 and seen["broken"] == [0]
+    assert max(seen["sae"]) == steps - 1
+
+
+def test_when_all_members_break_the_run_says_why(reader, tmp_path):
+    group = Group(dataclasses.replace(recipe(), members=recipe().members[:1]), reader, tmp_path, "toy")
+    group.members[0].step = lambda *_: (_ for _ in ()).throw(RuntimeError("out of memory"))
+    with pytest.raises(RuntimeError, match="every member failed: sae: stopped at step 0, out of memory"):
+        group.run(lambda *_: None, lambda: False)

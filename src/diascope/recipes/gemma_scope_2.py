@@ -26,11 +26,13 @@ from diascope.training import FrequencyPenalty, MemberRecipe, QuadraticL0, Train
 
 RELEASE_STEPS = 1_000_000_000 // 4096
 L0 = {"small": (10, 20), "medium": (30, 60), "big": (60, 150)}
+BIG_ALL = (60, 120)  # what "big" means in the folders of every layer
 
 
 def l0_target(layer: int, n_layers: int, size: str = "medium") -> int:
-    """The release's target for single-layer dictionaries at the four depths: floor(lo + (hi - lo) min(1, 3 L / n))."""
-    low, high = L0[size]
+    """The release's target for single-layer dictionaries: floor(lo + (hi - lo) min(1, 3 L / n)); "big_all" is the `*_all`
+    folders' big."""
+    low, high = BIG_ALL if size == "big_all" else L0[size]
     return math.floor(low + (high - low) * min(1.0, 3 * layer / n_layers))
 
 

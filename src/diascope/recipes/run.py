@@ -31,6 +31,7 @@ from diascope import rng
 from diascope.activations import RowReader, beside
 from diascope.config import config_hash, to_data, within
 from diascope.dictionaries import Dictionary, load_dictionary, save_dictionary
+from diascope.dictionaries.formats import FORMATS
 from diascope.dictionaries.formats.gemma_scope_2 import folder_name
 from diascope.evals import Evaluation, evaluate
 from diascope.evals.text import EvalText
@@ -85,6 +86,8 @@ class RunRecipe:
     """Tokens for L0, FVU, density."""
     ce_tokens: int = 2_048
     """Tokens for CE and KL; the unembedding costs more than the trunk."""
+    controls: bool = True
+    """Judge every dictionary beside controls of its own; for many dictionaries they cost more than all else."""
     index_tokens: int = 131_072
     """Tokens swept for the explorer's examples."""
     seed: int = 0
@@ -226,11 +229,17 @@ class Run:
         for t in trained:
             t.dictionary.provenance = self._provenance() | {"training": t.facts}
             t.dictionary.probe = t.probe  # goes into both layouts
-            theirs = self.workspace / "gemma-scope-2" / folder_name(t.dictionary.config)
-            save_dictionary(t.dictionary, theirs, format="gemma-scope-2", overwrite=True)
+            if not FORMATS["gemma-scope-2"].refuses(t.dictionary):
+                theirs = self.workspace / "gemma-scope-2" / (t.recipe.folder or folder_name(t.dictionary.config))
+                save_dictionary(t.dictionary, theirs, format="gemma-scope-2", overwrite=True)
             # our own artefact comes last: where it stands, the member is finished
             save_dictionary(t.dictionary, self.folder(t.recipe.name), overwrite=True)
             out[t.recipe.name] = t.dictionary
+        if lost := [n for n in self.names if n not in out]:
+            raise RuntimeError(
+                f"{', '.join(lost)} failed in training (the health lines above say why); the other {len(out)} stand in "
+                f"{self.workspace / 'dictionaries'}"
+            )
         return out
 
     def calibration_rows(self) -> dict[Site, Tensor]:
@@ -258,7 +267,9 @@ class Run:
                 self.model,
                 dictionaries,
                 sequences,
-                training_rows=lambda d: (beside(reader, d.config.reads, sample), beside(reader, d.config.writes, sample)),
+                training_rows=(lambda d: (beside(reader, d.config.reads, sample), beside(reader, d.config.writes, sample)))
+                if r.controls
+                else None,
                 ce_tokens=r.ce_tokens,
                 text=f"held-out documents of {r.corpus}" if r.eval_corpus == "held-out" else r.eval_corpus,
                 progress=self.stage("evaluate", "maps"),

@@ -9,6 +9,7 @@ Interrupting (Ctrl-C) saves a checkpoint; the same call again goes on at that st
 from __future__ import annotations
 
 import json
+import math
 import signal
 import threading
 import time
@@ -62,6 +63,7 @@ class Group:
         self.step = 0
         self.seconds = 0.0
         self.said: set[str] = set()
+        self.failed: dict[str, str] = {}  # members that broke, and why; the others go on
         self.members = [self._member(i, m) for i, m in enumerate(recipe.members)]
         identity = {"recipe": canonical(recipe), "rows": len(reader), "spool": config_hash(reader.manifest)}
         self.identity = config_hash(identity)
@@ -105,7 +107,7 @@ class Group:
         saved = read_json(state)
         if saved["identity"] != self.identity:
             raise ValueError(f"{self.folder} holds a run of another recipe or other rows: choose another folder or delete it")
-        self.step, self.seconds = saved["step"], saved["seconds"]
+        self.step, self.seconds, self.failed = saved["step"], saved["seconds"], saved["failed"]
         for member in self.members:
             member.restore(load_file(state.parent / f"{member.recipe.name}.safetensors"))
         self._trim_log()
@@ -123,7 +125,8 @@ class Group:
         with commit_folder(self.folder / "checkpoint", overwrite=True) as work:
             for member in self.members:
                 save_file({k: v.contiguous() for k, v in member.state().items()}, work / f"{member.recipe.name}.safetensors")
-            write_json(work / "state.json", {"identity": self.identity, "step": self.step, "seconds": self.seconds})
+            state = {"identity": self.identity, "step": self.step, "seconds": self.seconds, "failed": self.failed}
+            write_json(work / "state.json", state)
 
     def run(self, progress: Callable[[int, int, str], None], stop: Callable[[], bool]) -> bool:
         """Train to the end, or until `stop()`; returns whether the end was reached."""
@@ -139,10 +142,9 @@ class Group:
                 if self.step % LOG_EVERY == 0 or self.step == steps - 1:
                     self._log(log, stats)
                 self.step += 1
-                note = "  ".join(
-                    f"{m.recipe.name} fvu {s.fvu:.3f} at L0 {s.l0:.0f}" for m, s in zip(self.members, stats, strict=True)
-                )
-                progress(self.step * self.batches.batch, steps * self.batches.batch, note)
+                progress(self.step * self.batches.batch, steps * self.batches.batch, _note(stats))
+                if len(self.failed) == len(self.members):
+                    raise RuntimeError("every member failed: " + "; ".join(f"{n}: {why}" for n, why in self.failed.items()))
                 if time.monotonic() - saved > self.recipe.checkpoint_every:
                     log.flush()
                     self.save()
@@ -150,17 +152,35 @@ class Group:
         self.save()
         return True
 
-    def _one_step(self) -> list[StepStats]:
+    def _one_step(self) -> dict[str, StepStats]:
+        """One step of every member whose turn it is; one that breaks is left out from then on."""
+        working = [(m, span) for m in self.members if m.recipe.name not in self.failed and (span := self._turn(m))]
         index = self.batches[self.step]
-        vectors = {site: self.reader.read(site, index) for site in self.recipe.sites()}
-        out = []
-        for member in self.members:
-            x, y = (torch.cat([vectors[s] for s in sites], 1) for sites in (member.recipe.reads, member.recipe.writes))
-            out.append(member.step(x, y, self.step, self.batches.steps))
+        sites = {s for m, _ in working for s in (*m.recipe.reads, *m.recipe.writes)}
+        vectors = {site: self.reader.read(site, index) for site in sites}
+        out = {}
+        for member, (first, last) in working:
+            x, y = (torch.cat([vectors[s] for s in ends], 1) for ends in (member.recipe.reads, member.recipe.writes))
+            try:
+                stats = member.step(x, y, self.step - first, last - first)
+                if not math.isfinite(stats.fvu):
+                    raise ArithmeticError("its loss is not finite: lower lr, or check the rows for overflow")
+            except (ArithmeticError, RuntimeError) as error:
+                self.failed[member.recipe.name] = reason = f"stopped at step {self.step}, {error}"
+                self.said.add(f"{member.recipe.name} {reason}")
+                continue
+            out[member.recipe.name] = stats
         return out
 
-    def _log(self, log: object, stats: list[StepStats]) -> None:
-        for member, s in zip(self.members, stats, strict=True):
+    def _turn(self, member: Member) -> tuple[int, int] | None:
+        """(first step, step after the last) of a member, or None when it is not its turn now."""
+        steps = self.batches.steps
+        first, last = round(member.recipe.begins * steps), round(member.recipe.ends * steps)
+        return (first, last) if first <= self.step < last else None
+
+    def _log(self, log: object, stats: dict[str, StepStats]) -> None:
+        for member in (m for m in self.members if m.recipe.name in stats):
+            s = stats[member.recipe.name]
             said = troubles(member, s, self.step, self.batches.steps)
             line = {"step": self.step, "rows": (self.step + 1) * self.batches.batch, "member": member.recipe.name, **asdict(s)}
             log.write(json.dumps(line | ({"trouble": said} if said else {})) + "\n")  # type: ignore[attr-defined]
@@ -173,7 +193,7 @@ class Group:
             self.batches.rows, min(SAMPLE, len(self.batches.rows)), replace=False
         )
         out = []
-        for member in self.members:
+        for member in (m for m in self.members if m.recipe.name not in self.failed):
             reads = member.recipe.reads
             x = beside(self.reader, reads, pick)
             before = calibrate(member, x if calibration is None else torch.cat([calibration[s] for s in reads], 1))
@@ -249,6 +269,14 @@ def _moments(reader: RowReader, site: Site, rows: np.ndarray) -> Moments:
     for part in np.array_split(rows, max(1, len(rows) // 8192)):
         total = total.merge(Moments.of(reader.read(site, part)))
     return total
+
+
+def _note(stats: dict[str, StepStats]) -> str:
+    """The members' numbers for the progress line: each by itself, or of many their number, range and the worst."""
+    if len(stats) <= 3:
+        return "  ".join(f"{name} fvu {s.fvu:.3f} at L0 {s.l0:.0f}" for name, s in stats.items())
+    worst = max(stats, key=lambda name: stats[name].fvu)
+    return f"{len(stats)} members, fvu {min(s.fvu for s in stats.values()):.3f} to {stats[worst].fvu:.3f} ({worst})"
 
 
 @contextmanager

@@ -47,6 +47,13 @@ class MemberRecipe:
     """How errors weigh dimensions: each is divided by its standard deviation to this power. 0 is one scale a site (the
     release), 1 standardises; the fold undoes it exactly. On Gemma 3 a few dimensions hold most variance: see docs/training.md."""
 
+    folder: str = ""
+    """Its path in the release's folder tree; empty takes the one that its kind, layer, width and L0 give."""
+    begins: float = 0.0
+    """Share of the run after which this member starts."""
+    ends: float = 1.0
+    """Share of the run at which it is finished; its schedules cover its own part."""
+
     def __post_init__(self) -> None:
         for name in ("sites_in", "sites_out"):  # one spelling, whatever dialect they came in
             given = getattr(self, name)
@@ -62,6 +69,8 @@ class MemberRecipe:
         within(f"{self.name}: d_sae", self.d_sae, 2, 2**24, "latents")
         within(f"{self.name}: l0_target", self.l0_target, 1, self.d_sae - 1, "active latents a token")
         within(f"{self.name}: metric_power", self.metric_power, 0, 2)
+        if not 0 <= self.begins < self.ends <= 1:
+            raise ValueError(f"{self.name} runs from {self.begins:g} to {self.ends:g} of the run: give 0 <= begins < ends <= 1")
         if self.skip_start not in ("ridge", "zeros"):
             raise ValueError(f"{self.name}: skip_start is ridge or zeros, not {self.skip_start!r}")
         if self.skip and self.sites_in == self.sites_out:
