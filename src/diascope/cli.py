@@ -272,6 +272,44 @@ def _ends(sites: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]] | N
 
 
 @dataclass
+class Publish:
+    """Prepare a workspace's dictionaries for others (folder tree, model card, evaluation, BibTeX) and push them to the hub."""
+
+    workspace: Annotated[Path, tyro.conf.Positional]
+    """A workspace made by `demo`, `train` or `suite`."""
+    repository: str = ""
+    """Where to push: owner/name; not needed with --dry-run."""
+    target: Path | None = None
+    """Folder to write; it must not exist. Default: WORKSPACE/publish."""
+    title: str = "Sparse dictionaries"
+    """Title of the model card."""
+    author: str = ""
+    """Who made them, for the BibTeX entry."""
+    licence: str = "cc-by-4.0"
+    """Licence of the dictionaries, as hubs write it; the model and the texts keep their own."""
+    public: bool = False
+    """Make the repository public."""
+    dry_run: bool = False
+    """Only prepare the folder; nothing leaves this machine."""
+
+    def run(self) -> None:
+        from diascope.recipes.publish import prepare, publish
+
+        if not self.dry_run and not self.repository:
+            raise ValueError("say where to push (--repository owner/name), or only prepare the folder (--dry-run)")
+        folder = prepare(
+            self.workspace,
+            self.target or self.workspace / "publish",
+            title=self.title,
+            licence=self.licence,
+            author=self.author,
+        )
+        out.print(f"prepared {folder}: README.md, CITATION.bib and the folders", markup=False)
+        if not self.dry_run:
+            out.print(f"pushed to {publish(folder, self.repository, private=not self.public)}", markup=False)
+
+
+@dataclass
 class Explore:
     """Serve the explorer for a workspace or an index folder."""
 
@@ -322,7 +360,7 @@ class Verify:
 
 
 COMMANDS = {
-    "demo": Demo, "train": Train, "suite": Suite, "eval": Eval, "convert": Convert, "inspect": Inspect, "explore": Explore, "verify": Verify,
+    "demo": Demo, "train": Train, "suite": Suite, "eval": Eval, "convert": Convert, "inspect": Inspect, "publish": Publish, "explore": Explore, "verify": Verify,
 }  # fmt: skip
 
 

@@ -45,3 +45,22 @@ def _cached(repository: str, path: str) -> bool:
         if isinstance(try_to_load_from_cache(repository, f"{path}/{name}" if path else name), str):
             return True
     return False
+
+
+def push_folder(folder: Path, repository: str, *, private: bool) -> str:
+    """Upload `folder` to the hub's `repository`, made if need be; returns its address. ValueError when the hub refuses."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if repository.count("/") != 1:
+        raise ValueError(f"a repository is called owner/name, not {repository!r}")
+    try:
+        api = HfApi()
+        where = api.create_repo(repository, private=private, exist_ok=True)
+        api.upload_folder(repo_id=repository, folder_path=folder)
+    except (HfHubHTTPError, OSError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"the hub did not take {repository} ({reason}): log in with `hf auth login`, or use --dry-run"
+        ) from error
+    return str(where)
