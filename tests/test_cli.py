@@ -23,7 +23,9 @@ def refused(done, says):
     return True
 
 
-@pytest.mark.parametrize("command", ["demo", "train", "suite", "eval", "convert", "inspect", "publish", "explore", "verify"])
+@pytest.mark.parametrize(
+    "command", ["demo", "train", "suite", "finetune", "eval", "convert", "inspect", "publish", "explore", "verify"]
+)
 def test_help_shows_defaults(command):
     done = run(command, "--help")
     assert done.returncode == 0 and "default" in done.stdout + done.stderr

@@ -138,6 +138,58 @@ class Suite:
 
 
 @dataclass
+class Finetune:
+    """Fine-tune a dictionary end to end, on reconstruction and on what the model goes on to say: (MSE + a b KL) / (1 + b)."""
+
+    dictionary: Annotated[str, tyro.conf.Positional]
+    """Folder of any readable format, or another name of it; JumpReLU, one site."""
+    target: Annotated[Path, tyro.conf.Positional]
+    """Folder to write; it must not exist."""
+    model: str = "gemma-3-270m"
+    """The model that it was trained on."""
+    text: str = "wikipedia-sample"
+    """Text; its held-out documents set the thresholds."""
+    field: str = "text"
+    """Text column of jsonl, parquet and data sets."""
+    tokens: int = 65_536
+    """Tokens, each used once."""
+    beta: float = 1.0
+    """Weight of KL against MSE, both brought to the same size."""
+    lr: float = 2e-3
+    """Largest step of an entry, as a share of its tensor's root mean square."""
+    seed: int = 0
+    """Seed of the order of sequences."""
+
+    def run(self) -> None:
+        from diascope.dictionaries import load_dictionary, save_dictionary
+        from diascope.models import load_model
+        from diascope.recipes.end_to_end import EndToEnd, finetune_run
+
+        within("tokens", self.tokens, 512, 2**60, "tokens, at least one sequence")
+        within("beta", self.beta, 0, 1e6)
+        within("lr", self.lr, 1e-9, 1)
+        if self.target.exists():
+            raise ValueError(f"{self.target} exists already: choose another folder, or delete it")
+        d = load_dictionary(self.dictionary)
+        with Bars(out) as bars:
+            say = bars.stage("model", "")
+            model = load_model(self.model, progress=lambda line: say(0, 0, line))
+            say(1, 1, model.name)
+            config = EndToEnd(beta=self.beta, lr=self.lr, seed=self.seed)
+            tuned = finetune_run(
+                model,
+                d,
+                config,
+                text=self.text,
+                field=self.field,
+                tokens=self.tokens,
+                progress=bars.stage("finetune", "sequences"),
+            )
+        save_dictionary(tuned, self.target)
+        out.print(f"wrote {self.target}; compare: diascope eval {self.dictionary} {self.target}", markup=False)
+
+
+@dataclass
 class Eval:
     """Evaluate dictionaries of any readable format on text, beside controls."""
 
@@ -360,7 +412,7 @@ class Verify:
 
 
 COMMANDS = {
-    "demo": Demo, "train": Train, "suite": Suite, "eval": Eval, "convert": Convert, "inspect": Inspect, "publish": Publish, "explore": Explore, "verify": Verify,
+    "demo": Demo, "train": Train, "suite": Suite, "finetune": Finetune, "eval": Eval, "convert": Convert, "inspect": Inspect, "publish": Publish, "explore": Explore, "verify": Verify,
 }  # fmt: skip
 
 

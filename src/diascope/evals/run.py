@@ -230,7 +230,7 @@ def _facts(model: Model, d: Dictionary, sequences: Sequences, text: EvalText, sh
 
 def _first(sequences: Sequences, tokens: int) -> Sequences:
     n = max(1, min(len(sequences), tokens // sequences.tokens.shape[1]))
-    return Sequences(sequences.tokens[:n], sequences.positions[:n], sequences.document[:n], sequences.names)
+    return sequences.part(0, n)
 
 
 def _finite(value: Any) -> Any:

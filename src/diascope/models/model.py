@@ -169,14 +169,22 @@ class Model:
             self._trunk(tokens, attention, positions)
         return out
 
-    @torch.no_grad()
-    def hidden(self, texts_or_tokens: Any, *, positions: Tensor | None = None, resume: tuple[int, Any] | None = None) -> Tensor:
+    def hidden(
+        self,
+        texts_or_tokens: Any,
+        *,
+        positions: Tensor | None = None,
+        resume: tuple[int, Any] | None = None,
+        grad: bool = False,
+    ) -> Tensor:
         """The trunk's last hidden state after the final norm, [B, T, d_model]: what the unembedding reads.
 
         `resume` = (layer, block_output(..., layer - 1)) starts at that layer instead of computing the ones below again.
+        With `grad` a graph is built, so that a loss reaches the edits.
         """
         tokens, attention = self.batch(texts_or_tokens)
-        with self._editing(tokens, attention), self._skipping(*resume) if resume else contextlib.nullcontext():
+        starting = self._skipping(*resume) if resume else contextlib.nullcontext()
+        with torch.set_grad_enabled(grad), self._editing(tokens, attention), starting:
             return self._trunk(tokens, attention, positions)
 
     @torch.no_grad()

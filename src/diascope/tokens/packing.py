@@ -31,6 +31,11 @@ class Sequences:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    def part(self, first: int, last: int) -> Sequences:
+        """Sequences first..last (exclusive)."""
+        here = slice(first, last)
+        return Sequences(self.tokens[here], self.positions[here], self.document[here], self.names)
+
 
 def split(corpus: Corpus, *, held_out: float, seed: int = 0) -> tuple[list[Document], list[Document]]:
     """(training, held-out) documents: a document is held out iff the hash of its name falls below `held_out`."""
