@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from diascope import rng
 from diascope.config import canonical, config_hash, from_data, to_data
-from diascope.dictionaries import BatchTopK, DictionaryConfig, Matryoshka
+from diascope.dictionaries import DictionaryConfig, Matryoshka, TopK
 from diascope.numerics import Moments, ratio_over_documents, ridge, shares_over_documents
 from diascope.recipes.demo import demo
 from diascope.recipes.gemma_scope_2 import l0_target
@@ -41,7 +41,7 @@ def test_configs_survive_json_and_hash_the_same():
     other = dataclasses.replace(recipe, tokens=1001)
     assert config_hash(other) != config_hash(recipe)
     config = DictionaryConfig.single(
-        "m", "L1.resid_post", "L1.resid_post", 4, 4, 8, activation=BatchTopK(3), matryoshka=Matryoshka((2, 8), (1.0, 1.0))
+        "m", "L1.resid_post", "L1.resid_post", 4, 4, 8, activation=TopK(3), matryoshka=Matryoshka((2, 8), (1.0, 1.0))
     )
     assert from_data(DictionaryConfig, to_data(config)) == config
     with pytest.raises(ValueError, match="newer version"):

@@ -195,6 +195,8 @@ class Eval:
 
     dictionary: Annotated[tuple[str, ...], tyro.conf.Positional]
     """Folders of any readable format, hub paths, SAELens releases and ids, or Neuronpedia ids."""
+    sites: tuple[str, ...] = ()
+    """Where they read and write, for formats that do not say: one site, or IN:OUT (several parted by commas)."""
     model: str = "gemma-3-270m"
     """The model that they were trained on."""
     text: str = "wikipedia-passages"
@@ -225,7 +227,7 @@ class Eval:
         within("ce-tokens", self.ce_tokens, self.context, 2**60, "tokens, at least one sequence")
         if self.json and (self.json.is_dir() or not self.json.parent.is_dir()):
             raise ValueError(f"cannot write {self.json}: it is a folder, or its folder does not exist")
-        dictionaries = {str(p): load_dictionary(p) for p in self.dictionary}
+        dictionaries = {p: load_dictionary(p, sites=_ends(self.sites)) for p in self.dictionary}
         with Bars(out) as bars:
             say = bars.stage("model", "")
             model = load_model(self.model, progress=lambda line: say(0, 0, line))
@@ -319,8 +321,22 @@ def _ends(sites: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]] | N
     """("L1.mlp_in:L1.mlp_out",) as (sites in, sites out); several pairs side by side; None where nothing is said."""
     if not sites:
         return None
-    pairs = [s.partition(":") for entry in sites for s in entry.split(",")]
-    return tuple(a for a, _, _ in pairs), tuple(b or a for a, _, b in pairs)
+    pairs = [_pair(s) for entry in sites for s in entry.split(",")]
+    return tuple(a for a, _ in pairs), tuple(b for _, b in pairs)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    """ "L1.mlp_in:L1.mlp_out" as two sites; "chat:L1.resid_post", a site with its model, as one."""
+    from diascope.sites import Site
+
+    read, _, written = text.partition(":")
+    try:
+        if written:
+            return str(Site.parse(read)), str(Site.parse(written))
+    except ValueError:
+        pass  # what stands before the colon is a model's name
+    site = str(Site.parse(text))
+    return site, site
 
 
 @dataclass
@@ -380,8 +396,10 @@ class Explore:
 class Verify:
     """Check dictionaries against their probes, and stored examples against the model."""
 
-    dictionary: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Folders to check."""
+    dictionary: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Folders or other names of dictionaries to check."""
+    sites: tuple[str, ...] = ()
+    """Where they read and write, for formats that do not say: one site, or IN:OUT (several parted by commas)."""
     model: str | None = None
     """The model through which stored examples (examples.safetensors) are run."""
 
@@ -394,7 +412,7 @@ class Verify:
         failed = []
         for path in self.dictionary:
             try:
-                v = verify(path, model)
+                v = verify(path, model, sites=_ends(self.sites))
             except ValueError as error:
                 failed.append(str(error))
                 continue
@@ -439,6 +457,8 @@ def _carry_out(recipe: object, workspace: Path, track: str | None = None, *, man
         _tables(cards)
     if (workspace / "timings.json").exists():
         out.print(timings_line(read_json(workspace / "timings.json")), style="dim")
+    for name, why in run.failed.items():
+        out.print(f"health: {name} {why}", style="yellow", markup=False)
     where = f"dictionaries: {workspace / 'dictionaries'}; Gemma Scope 2 layout: {workspace / 'gemma-scope-2'}"
     out.print(where, style="dim", markup=False)
     out.print(f"look at them: diascope explore {workspace}", style="dim", markup=False)

@@ -218,3 +218,31 @@ def test_nothing_known_is_said(tmp_path):
     (tmp_path / "x").mkdir()
     with pytest.raises(ValueError, match="of no known format: diascope, gemma-scope-2"):
         load_dictionary(tmp_path / "x")
+
+
+def test_near_ties_of_top_k_are_no_disagreement(tmp_path):
+    """At rank k float32 and float64 may choose differently; the rows where they do are left out of the outputs."""
+    d = make(activation="topk")
+    d.probe["x"] = d.probe["x"].clone()
+    pre = d.pre_acts(d.probe["x"])
+    top = pre[0].topk(5)
+    swapped = d.probe["latents"].clone()
+    with torch.no_grad():  # make ranks 4 and 5 of row 0 tie, and let the probe have chosen the other one
+        d.b_enc[top.indices[4]] += top.values[3] - top.values[4]
+    exact = d.encode(d.probe["x"]).dense()
+    swapped = exact.clone()
+    swapped[0, top.indices[3]], swapped[0, top.indices[4]] = exact[0, top.indices[4]], exact[0, top.indices[3]]
+    d.probe |= {"latents": swapped, "y_hat": swapped @ d.W_dec + d.b_dec}
+    save_dictionary(d, tmp_path / "d")
+    d.probe["latents"] = swapped.roll(1, 1)
+    with pytest.raises(ValueError, match="latents off by"):
+        save_dictionary(d, tmp_path / "e")
+
+
+def test_what_a_layout_would_change_is_refused():
+    d = make("transcoder")
+    crossing = Dictionary(DictionaryConfig(**{**d.config.__dict__, "sites_out": ("L11.mlp_out",)}), d.tensors())
+    assert "transcoders of one layer" in FORMATS["circuit-tracer"].refuses(crossing)
+    c = make("causal crosscoder")
+    named = DictionaryConfig(**{**c.config.__dict__, "sites_in": tuple(f"a:{s}" for s in c.config.sites_in), "sites_out": tuple(f"a:{s}" for s in c.config.sites_out)})  # fmt: skip
+    assert "it has one model" in FORMATS["gemma-scope-2"].refuses(Dictionary(named, c.tensors()))

@@ -43,7 +43,9 @@ def test_only_what_is_needed_is_fetched(make_dictionary, tmp_path, monkeypatch):
     asked = []
     save_dictionary(make_dictionary(), tmp_path / "resid_post/x", format="gemma-scope-2")
 
-    def fetch(repository, *, allow_patterns, local_files_only):
+    def fetch(repository, *, allow_patterns, local_files_only=False):
+        if local_files_only:
+            raise OSError("not cached")
         asked.extend(allow_patterns)
         return str(tmp_path)
 

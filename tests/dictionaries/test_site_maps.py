@@ -199,6 +199,45 @@ def test_ablating_a_latent_takes_away_what_it_writes_everywhere(subject, sequenc
     assert len(d.ablate(j)) == 3 and len(d.ablate(2 * PER)) == 1 and len(d.steer(PER, dose=1.0)) == 2
 
 
+def test_in_the_residual_stream_an_edit_counts_once(subject, sequences):
+    """Steering a crosscoder's latent shifts every site by its direction there, not by the sum over the sites before it."""
+    d = make("crosscoder", layers=(1, 2))
+    with torch.no_grad():  # the same direction at both sites, and a model whose block 2 adds nothing
+        d.decoders[0][0] = torch.cat([d.decoders[0][0, :D], d.decoders[0][0, :D]])
+    still = toy_model()
+    for name, p in still.parts.blocks[2].named_parameters():
+        if name in ("post_attention_layernorm.weight", "post_feedforward_layernorm.weight"):
+            p.data.fill_(-1.0)  # Gemma's gain is 1 + w
+    tokens = torch.from_numpy(sequences.tokens[:1]).long()
+    clean = still.capture(tokens, d.sites)
+    assert torch.equal(clean["L1.resid_post"], clean["L2.resid_post"])
+    with still.edit(d.steer(0, dose=10.0)):
+        after = still.capture(tokens, d.sites)
+    for site, direction in d.direction(0).items():
+        shift = (after[site] - clean[site])[clean.mask]
+        assert torch.allclose(shift, 10 * direction.expand_as(shift), atol=1e-4), site
+
+
+def test_top_k_over_several_layers_is_judged_without_a_loss(subject, sequences):
+    d = make(activation=TopK(7))
+    with pytest.raises(ValueError, match="chooses its 7 latents among all sites"):
+        d.splice()
+    m = evaluate(subject, {"d": d}, sequences, ce_tokens=10**6)["d"].metrics["dictionary"]
+    assert "fvu" in m and "delta_ce" not in m
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"layers": (3, 1)}, "order of computation"),
+        ({"layers": (2,)}, "one site in and one out are OneToOne"),
+    ],
+)
+def test_causal_sites_that_mean_nothing_are_refused(change, says):
+    with pytest.raises(ValueError, match=says):
+        make(**change)
+
+
 def test_a_joint_crosscoder_cannot_be_spliced_in_one_pass():
     with pytest.raises(ValueError, match="reads all of them"):
         make("joint").splice()

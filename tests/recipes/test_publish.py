@@ -65,3 +65,9 @@ def test_pushing(workspace, monkeypatch):
         publish(folder, "me/refused")
     with pytest.raises(ValueError, match="owner/name"):
         publish(folder, "nobody")
+
+
+def test_two_dictionaries_of_one_place_keep_apart(make_dictionary, workspace):
+    save_dictionary(make_dictionary(seed=5), workspace / "dictionaries" / "other")
+    folder = prepare(workspace, workspace / "publish", title="x")
+    assert len(list(folder.glob("*/*/config.json"))) == 3 and "3 sparse dictionaries" in (folder / "README.md").read_text()

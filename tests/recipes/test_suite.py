@@ -34,7 +34,7 @@ def test_the_catalogue_has_the_releases_folders():
     big = folders["resid_post_all/layer_17_width_16k_l0_big"]
     assert big.l0_target == 120 and big.sites_in == ("L17.resid_post",)
     assert "transcoder_all/layer_3_width_16k_l0_small_affine" in folders and "attn_out_all/layer_0_width_16k_l0_big" in folders
-    clt = folders["clt/width_262080_l0_medium_affine"]
+    clt = folders["clt/width_262k_l0_medium_affine"]
     assert clt.d_sae == 262_080 and len(clt.sites_in) == 18 and clt.skip and clt.l0_target == 50
     assert folders["crosscoder/layer_5_9_12_15_width_58240_l0_big"].l0_target == 150
     four = members(Catalogue(depths(18)), 18)

@@ -31,6 +31,7 @@ from diascope.training.batches import Batches
 from diascope.training.health import troubles
 from diascope.training.loop import Group, least_squares
 from diascope.training.member import StepStats
+from diascope.training.rules.batch_top_k import BatchTopKRule
 
 IN, OUT = Site(1, "mlp_in"), Site(1, "mlp_out")
 IN2, OUT2 = Site(10, "mlp_in"), Site(10, "mlp_out")  # above 9: the order of layers is not the order of their names
@@ -307,3 +308,25 @@ def test_when_all_members_break_the_run_says_why(reader, tmp_path):
     group.members[0].step = lambda *_: (_ for _ in ()).throw(RuntimeError("out of memory"))
     with pytest.raises(RuntimeError, match="every member failed: sae: stopped at step 0, out of memory"):
         group.run(lambda *_: None, lambda: False)
+
+
+def test_batch_top_k_finds_its_k_wherever_they_are():
+    """Latents that a sampled guess never sees, or sees too often, still make exactly k B."""
+    for width in (512, 61 * 32):
+        member = MemberRecipe("m", d_sae=width, activation=BatchTopK(2), matryoshka=None, l0_target=2.0)
+        rule = BatchTopKRule(member, TrainingRecipe((member,)))
+        for seed in range(40):
+            pre = torch.randn(32, width, generator=torch.Generator().manual_seed(seed))
+            pre[:, ::61] += 4.0
+            rule.guess = 100.0
+            assert len(rule.select([pre], 1.0).index) == 64
+
+
+def test_a_member_that_cannot_be_finished_leaves_the_others(reader, tmp_path):
+    base = recipe(epochs=1).members[0]
+    r = dataclasses.replace(recipe(epochs=1), members=(base, dataclasses.replace(base, name="broken")))
+    group = Group(r, reader, tmp_path, "toy")
+    group.run(lambda *_: None, lambda: False)
+    group.members[1].params["b_enc"].fill_(-1e9)  # nothing is ever positive
+    assert [t.recipe.name for t in group.finish()] == ["sae"]
+    assert "no latent has a positive pre-activation" in group.failed["broken"]

@@ -56,7 +56,7 @@ def _check_k(k: int) -> None:
         raise ValueError(f"k is the number of active latents, an integer of at least 1, got {k!r}")
 
 
-Activation = JumpReLU | ReLU | TopK | BatchTopK  # what a finished dictionary may have (BatchTopK: with its threshold)
+Activation = JumpReLU | ReLU | TopK  # what a finished dictionary may have; BatchTopK and Gated end as JumpReLU
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,12 @@ class Matryoshka:
     """Weight of each prefix's squared error; divided by their sum."""
 
     def __post_init__(self) -> None:
-        if list(self.prefixes) != sorted(set(self.prefixes)) or len(self.weights) != len(self.prefixes):
+        if (
+            not self.prefixes
+            or self.prefixes[0] < 1
+            or list(self.prefixes) != sorted(set(self.prefixes))
+            or len(self.weights) != len(self.prefixes)
+        ):
             raise ValueError(f"prefixes must ascend and have one weight each, got {self.prefixes} and {self.weights}")
 
 

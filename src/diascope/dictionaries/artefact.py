@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from diascope.dictionaries.activations import TopK
 from diascope.dictionaries.dictionary import Dictionary
 from diascope.dictionaries.formats import FORMATS, Format, Hints
 from diascope.dictionaries.resolve import resolve
@@ -98,26 +99,39 @@ def save_dictionary(
             check_probe(dictionary, probe)
             save_file({k: v.float().contiguous() for k, v in probe.items()}, work / PROBE)
         target.save(dictionary, work)
+        if probe is not None:  # what was written is what was meant, before it gets its name
+            c = dictionary.config
+            check_probe(target.load(work, Hints(c.sites_in, c.sites_out, c.model)), probe)
     return Path(path)
 
 
 def check_probe(dictionary: Dictionary, probe: dict[str, Tensor]) -> None:
     """Raise ValueError unless the dictionary gives the probe's latents and outputs to within TOLERANCE.
 
-    A latent whose pre-activation lies within TOLERANCE of its threshold may fall on either side and is left out.
+    A latent whose pre-activation lies within TOLERANCE of its threshold (of the row's k-th largest, for TopK) may fall on either
+    side; outputs are compared on the rows where none did.
     """
     with torch.no_grad():
         x = probe["x"].float()
         pre = torch.cat([dictionary.pre_acts(x, g) for g in range(len(dictionary.blocks))], 1)
-        close = (pre - dictionary.threshold).abs() <= TOLERANCE * pre.abs().amax(1, keepdim=True)
+        bar, activation = dictionary.threshold, dictionary.config.activation
+        if isinstance(activation, TopK):
+            bar = pre.topk(min(activation.k, pre.shape[1]), dim=1).values[:, -1:]
+        close = (pre - bar).abs() <= TOLERANCE * pre.abs().amax(1, keepdim=True)
+        ours = dictionary.encode(x).dense()
+        same = ((ours > 0) == (probe["latents"] > 0)).all(1)
         error = {
-            "latents": (dictionary.encode(x).dense() - probe["latents"]).abs().masked_fill(close, 0.0).max(),
-            "y_hat": (dictionary(x) - probe["y_hat"]).norm() / (1 + float(close.any()) * 9),
+            "latents": (ours - probe["latents"]).abs().masked_fill(close, 0.0).max(),
+            "y_hat": (dictionary(x) - probe["y_hat"])[same].norm(),
         }
-        scale = {"latents": probe["latents"].abs().max(), "y_hat": probe["y_hat"].norm()}
+        scale = {"latents": probe["latents"].abs().max(), "y_hat": probe["y_hat"][same].norm()}
     for name, worst in error.items():
         if not worst <= TOLERANCE * scale[name]:
             raise ValueError(
                 f"the dictionary disagrees with its own probe: {name} off by {float(worst / scale[name]):.1e} relative "
                 "(wrong fold, orientation or activation?)"
             )
+    if 2 * int(same.sum()) < len(same):
+        raise ValueError(
+            f"the dictionary disagrees with its own probe: other latents are on in {int((~same).sum())} of {len(same)} rows"
+        )

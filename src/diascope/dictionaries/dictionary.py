@@ -59,6 +59,12 @@ class DictionaryConfig:
             raise ValueError(f"{self.map!r} is no site map")
         if not isinstance(self.activation, Activation):
             raise ValueError(f"{self.activation!r} is no activation")
+        if isinstance(self.map, Causal):
+            if len(self.sites_in) == 1:
+                raise ValueError("Causal is for several sites: one site in and one out are OneToOne")
+            for sites in (self.reads, self.writes):
+                if list(sites) != sorted(sites, key=lambda s: s.depth):
+                    raise ValueError(f"Causal needs its sites in the order of computation, got {', '.join(map(str, sites))}")
         _ = self.blocks  # raises where map, sites and latents do not fit
 
     @classmethod

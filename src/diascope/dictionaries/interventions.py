@@ -15,6 +15,7 @@ from diascope.dictionaries.activations import TopK
 from diascope.dictionaries.site_maps import Causal, OneToOne
 from diascope.edits import Edit, Edits
 from diascope.kernels import SparseLatents, decode, select_above
+from diascope.sites import Site
 
 if TYPE_CHECKING:
     from diascope.dictionaries.dictionary import Dictionary
@@ -31,7 +32,7 @@ def splice(d: Dictionary, keep_error: bool) -> Edits:
 
     if isinstance(d.config.map, OneToOne):
         return Edit(d.site_in, d.site_out, lambda x, y: kept(y, d(x.float())), label=f"splice {d.site_out}")
-    _need_causal(d)
+    _need_blocks(d)
     written: list[Tensor] = []  # y_hat so far of all output sites, in this forward pass
 
     def write(g: int, x: Tensor, y: Tensor) -> Tensor:
@@ -50,8 +51,6 @@ def splice(d: Dictionary, keep_error: bool) -> Edits:
 
 def _encoded(d: Dictionary, g: int, rows: Tensor) -> SparseLatents:
     """Active latents of block g alone, of its own input [n, d]."""
-    if isinstance(d.config.activation, TopK):
-        raise ValueError("TopK over several sites chooses among all of them, so it cannot be spliced site by site")
     b = d.blocks[g]
     return select_above(torch.addmm(d.b_enc[b.latents], rows, d.encoders[g]), d.threshold[b.latents].clamp_min(0))
 
@@ -60,9 +59,22 @@ def steer(d: Dictionary, latent: int, dose: float) -> Edits:
     """Add dose * direction at every site that the latent writes."""
     edits = [
         Edit(site, site, lambda _, y, v=v * dose: y + v.to(y), label=f"steer {latent} by {dose:g}")
-        for site, v in d.direction(latent).items()
+        for site, v in _added(d, latent).items()
     ]
     return edits[0] if len(edits) == 1 else tuple(edits)
+
+
+def _added(d: Dictionary, latent: int) -> dict[Site, Tensor]:
+    """What an edit adds at each site, for a shift by the latent's direction there.
+
+    In the residual stream what was added at one site arrives at the next, so only the difference of the directions is added.
+    """
+    found, carried = {}, None
+    for site, v in d.direction(latent).items():
+        residual = site.kind == "resid_post"
+        found[site] = v - carried if residual and carried is not None else v
+        carried = v if residual else None
+    return found
 
 
 def clamp(d: Dictionary, latent: int, value: float) -> Edits:
@@ -73,7 +85,7 @@ def clamp(d: Dictionary, latent: int, value: float) -> Edits:
     g = d.block_of(latent)
     one_site = isinstance(d.config.map, OneToOne)
     if not one_site:
-        _need_causal(d)
+        _need_blocks(d)
     read, known = d.config.reads[g], []
     column, j = d.encoders[g][:, latent - d.blocks[g].latents.start], latent
 
@@ -91,12 +103,18 @@ def clamp(d: Dictionary, latent: int, value: float) -> Edits:
     label = f"clamp {latent} at {value:g}"
     edits = [
         Edit(read, site, lambda x, y, n=n, v=v: write(n == 0, v, x, y), label=label)
-        for n, (site, v) in enumerate(d.direction(latent).items())
+        for n, (site, v) in enumerate(_added(d, latent).items())
     ]
     return edits[0] if one_site else tuple(edits)
 
 
-def _need_causal(d: Dictionary) -> None:
+def _need_blocks(d: Dictionary) -> None:
+    """ValueError unless each site's latents can be known from that site alone."""
+    if isinstance(d.config.activation, TopK):
+        raise ValueError(
+            f"this {d.config.kind} chooses its {d.config.activation.k} latents among all sites, and the first site is written before "
+            "the last is computed: train it with BatchTopK, whose threshold needs no comparison"
+        )
     if not isinstance(d.config.map, Causal):
         raise ValueError(
             f"a {d.config.kind} over {len(d.config.sites_in)} sites reads all of them, and the first is written before the last "

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from diascope import rng
-from diascope.dictionaries import Dictionary, DictionaryConfig, Joint, OneToOne
+from diascope.dictionaries import Dictionary, DictionaryConfig, Joint, OneToOne, TopK
 from diascope.dictionaries.site_maps import stretches
 from diascope.evals.replace import Function, Map
 from diascope.numerics import ridge
@@ -28,12 +28,12 @@ def controls(dictionary: Dictionary, x: Tensor, y: Tensor, *, seed: int = 0) -> 
     PCA controls read the target itself; for a transcoder they are an upper bound that no map from x need reach.
     """
     c = dictionary.config
-    mean, k, scale = y.mean(0), round(c.l0_target or 60), site_scale(y, c.widths_out)
+    mean, k, scale = y.mean(0), same_l0(dictionary, x), site_scale(y, c.widths_out)
     _values, basis = torch.linalg.eigh((((y - mean) / scale).t() @ ((y - mean) / scale)).double())
     basis = basis.flip(1).float()  # largest variance first
 
     def pca(_: Tensor, target: Tensor) -> Tensor:
-        top = basis[:, :k]
+        top = basis[:, : min(k, basis.shape[1])]
         return mean + scale * (((target - mean) / scale) @ top @ top.t())
 
     def token_pca(_: Tensor, target: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ def controls(dictionary: Dictionary, x: Tensor, y: Tensor, *, seed: int = 0) -> 
     means = [mean[w] for w in stretches(c.widths_out)]
     each = tuple((lambda _, target, m=m: m.expand_as(target)) for m in means)
     out = {"mean": Map(lambda _, target: mean.expand_as(target), each), "pca": Map(pca), "token_pca": Map(token_pca)}
-    out["random"] = Map(_random(dictionary, x, y, scale, seed))
+    out["random"] = Map(_random(dictionary, x, y, scale, k, seed))
     if c.kind in ("transcoder", "clt"):
         out["ridge"] = _ridge(dictionary, x, y)
     return out
@@ -73,7 +73,15 @@ def _ridge(dictionary: Dictionary, x: Tensor, y: Tensor) -> Map:
     return Map(lambda a, b: torch.cat([f(a[:, r], b[:, w]) for f, (r, w) in zip(each, places, strict=True)], 1), each)
 
 
-def _random(dictionary: Dictionary, x: Tensor, y: Tensor, scale_out: Tensor, seed: int) -> Function:
+def same_l0(dictionary: Dictionary, x: Tensor) -> int:
+    """The L0 that controls get: the dictionary's target, its k, or else what it has on rows x [n, d_in]."""
+    c = dictionary.config
+    if isinstance(c.activation, TopK):
+        return c.activation.k
+    return max(1, round(c.l0_target or float(dictionary.encode(x[:2048]).counts.float().mean())))
+
+
+def _random(dictionary: Dictionary, x: Tensor, y: Tensor, scale_out: Tensor, l0: int, seed: int) -> Function:
     c = dictionary.config
     g = rng.torch_generator(seed, "random dictionary")
     W_dec = torch.randn(c.d_sae, c.d_out, generator=g)
@@ -83,7 +91,7 @@ def _random(dictionary: Dictionary, x: Tensor, y: Tensor, scale_out: Tensor, see
     scale_in = site_scale(x, c.widths_in)
     mx, my = x.mean(0), y.mean(0)
     sample = ((x[:2048] - mx) / scale_in) @ W_enc
-    k = int((c.l0_target or 60) * len(sample))
+    k = min(l0, c.d_sae) * len(sample)
     theta = sample.flatten().topk(k).values.min().clamp_min(0)
     one = OneToOne() if len(c.sites_in) == len(c.sites_out) == 1 else Joint()
     config = DictionaryConfig(c.model, c.sites_in, c.sites_out, c.widths_in, c.widths_out, c.d_sae, one)

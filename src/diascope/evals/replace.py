@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diascope.dictionaries import Dictionary, OneToOne
+from diascope.dictionaries import Dictionary, OneToOne, TopK
 from diascope.dictionaries.site_maps import stretches
 from diascope.edits import Edit, flat
 from diascope.evals.text import EvalText
@@ -53,8 +53,10 @@ def hidden_states(text: EvalText, d: Dictionary, function: Map) -> list[Tensor]:
     return [_run(text, [Edit(a, b, _by_rows(f)) for a, b, f in pairs])]
 
 
-def spliced(d: Dictionary) -> tuple[Function, ...]:
-    """The dictionary site by site, as its own splice does it."""
+def spliced(d: Dictionary) -> tuple[Function, ...] | None:
+    """The dictionary site by site, as its own splice does it; None where that needs all sites at once."""
+    if d.config.kind == "crosscoder" or (d.config.kind == "clt" and isinstance(d.config.activation, TopK)):
+        return None
     return tuple(edit.function for edit in flat([d.splice()]))
 
 

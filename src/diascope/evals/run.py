@@ -84,7 +84,7 @@ def evaluate(
     short = EvalText(model, _first(sequences, ce_tokens))
     sites = list(dict.fromkeys(s for d in dictionaries.values() for s in d.sites))
     maps = {
-        name: {"dictionary": Map(lambda x, y, d=d: d(x), None if d.config.kind == "crosscoder" else spliced(d))}
+        name: {"dictionary": Map(lambda x, y, d=d: d(x), spliced(d))}
         | _own_parts(d)
         | (controls(d, *training_rows(d), seed=seed) if training_rows else {})
         for name, d in dictionaries.items()

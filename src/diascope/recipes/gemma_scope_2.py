@@ -96,6 +96,7 @@ def scaled(members: tuple[MemberRecipe, ...], tokens: int, *, epochs: float = 3.
         beta2=0.99,
         update_clip=1.0,
         l0_warmup=max(20, steps // 5),
+        dead_after=min(100_000, max(10_000, int(epochs * tokens) // 4)),
         decoder_start="he",
     )
 

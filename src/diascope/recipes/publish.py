@@ -16,6 +16,7 @@ from typing import Any
 from diascope.dictionaries import Dictionary, load_dictionary, save_dictionary
 from diascope.dictionaries.formats import FORMATS
 from diascope.dictionaries.formats.gemma_scope_2 import folder_name
+from diascope.recipes.run import own_place
 from diascope.storage.files import commit_folder, read_json
 from diascope.storage.hub import push_folder
 
@@ -28,7 +29,8 @@ def prepare(workspace: str | Path, target: str | Path, *, title: str, licence: s
     folders = sorted(p.parent for p in workspace.glob("dictionaries/*/config.json"))
     if not folders:
         raise ValueError(f"{workspace} has no finished dictionary (dictionaries/NAME/config.json): train some first")
-    found = {_place(workspace, f.name, d): d for f in folders if (d := load_dictionary(f))}
+    taken: dict[str, str] = {}
+    found = {own_place(_place(workspace, f.name, d), f.name, taken): d for f in folders if (d := load_dictionary(f))}
     with commit_folder(target) as work:
         for place, d in found.items():
             target_format = "diascope" if FORMATS["gemma-scope-2"].refuses(d) else "gemma-scope-2"
@@ -64,7 +66,7 @@ def model_card(found: dict[str, Dictionary], title: str, licence: str) -> str:
     lines = [*front, f"# {title}", "", f"{len(found)} sparse dictionaries of {', '.join(models)}, trained with diascope.", "",
              "## Numbers", *_table(found), "", _definitions(found), "", "## Loading", "```python", "import diascope",
              f'd = diascope.load_dictionary("OWNER/REPOSITORY/{next(iter(found))}")', "```",
-             "The folders have Gemma Scope 2's layout (SAELens reads them too); `probe.safetensors` holds real inputs with the latents",
+             "Folders have Gemma Scope 2's layout where it can hold them (SAELens reads those too); `probe.safetensors` holds real inputs with the latents",
              "and outputs that they must give, and is checked when diascope loads a folder.", "", "## Trained on"]  # fmt: skip
     for text in sorted(corpora):
         corpus = json.loads(text)

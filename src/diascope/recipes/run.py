@@ -44,6 +44,7 @@ from diascope.sites import Site
 from diascope.storage.files import read_json, write_json
 from diascope.tokens import Corpus, Document, Sequences, open_corpus, pack, split
 from diascope.training import TrainingRecipe, train_group
+from diascope.training.rules import RULES
 
 Stage = Callable[[str, str], Callable[..., None]]  # (title, unit) -> progress(done, total, note)
 
@@ -111,6 +112,8 @@ class Run:
             check_tracker(track)
         if self.workspace.exists() and not self.workspace.is_dir():
             raise ValueError(f"the workspace {self.workspace} is a file: choose another --workspace")
+        for m in recipe.training.members:
+            RULES[type(m.activation)](m, recipe.training)  # what makes no sense is refused before anything is harvested
         self.identity = {"hash": config_hash(recipe), "recipe": to_data(recipe)}
         path = self.workspace / "recipe.json"
         if path.exists() and read_json(path) != self.identity:
@@ -183,8 +186,15 @@ class Run:
         return self.workspace / "dictionaries" / name
 
     @property
+    def failed(self) -> dict[str, str]:
+        """Members that broke in training, and why."""
+        state = self.workspace / "training" / "checkpoint" / "state.json"
+        return read_json(state).get("failed", {}) if state.exists() else {}
+
+    @property
     def names(self) -> list[str]:
-        return [m.name for m in self.recipe.training.members]
+        """Members that did not break."""
+        return [m.name for m in self.recipe.training.members if m.name not in self.failed]
 
     @property
     def finished(self) -> bool:
@@ -225,21 +235,16 @@ class Run:
                 else lambda line: None,
                 progress=progress,
             )
-        out = {}
+        out, taken = {}, {}
         for t in trained:
             t.dictionary.provenance = self._provenance() | {"training": t.facts}
             t.dictionary.probe = t.probe  # goes into both layouts
             if not FORMATS["gemma-scope-2"].refuses(t.dictionary):
-                theirs = self.workspace / "gemma-scope-2" / (t.recipe.folder or folder_name(t.dictionary.config))
-                save_dictionary(t.dictionary, theirs, format="gemma-scope-2", overwrite=True)
+                place = own_place(t.recipe.folder or folder_name(t.dictionary.config), t.recipe.name, taken)
+                save_dictionary(t.dictionary, self.workspace / "gemma-scope-2" / place, format="gemma-scope-2", overwrite=True)
             # our own artefact comes last: where it stands, the member is finished
             save_dictionary(t.dictionary, self.folder(t.recipe.name), overwrite=True)
             out[t.recipe.name] = t.dictionary
-        if lost := [n for n in self.names if n not in out]:
-            raise RuntimeError(
-                f"{', '.join(lost)} failed in training (the health lines above say why); the other {len(out)} stand in "
-                f"{self.workspace / 'dictionaries'}"
-            )
         return out
 
     def calibration_rows(self) -> dict[Site, Tensor]:
@@ -326,6 +331,13 @@ class Run:
             "versions": {p: version(p) for p in packages}
             | {"diascope": version("diascope"), "python": platform.python_version()},
         }
+
+
+def own_place(wanted: str, name: str, taken: dict[str, str]) -> str:
+    """`wanted`, or with the member's name behind it where another member has that folder already; notes it in `taken`."""
+    place = wanted if taken.setdefault(wanted, name) == name else f"{wanted}_{name}"
+    taken[place] = name
+    return place
 
 
 def _differences(old: Any, new: Any, where: str = "") -> str:

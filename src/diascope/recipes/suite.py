@@ -5,7 +5,7 @@
     crosscoder/layer_{a}_{b}_{c}_{d}_width_{w}_l0_{class}                 the four depths jointly, causal
     clt/width_{w}_l0_{class}[_affine]                                     all layers
 
-L0 targets follow the release's law (`l0_target`); the four depths also stand in the folders without `_all`, as there.
+L0 targets follow the release's law (`l0_target`). A catalogue of the four depths alone goes into the folders without `_all`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import math
 from dataclasses import dataclass, replace
 
 from diascope.dictionaries import BatchTopK, Causal
+from diascope.dictionaries.formats.gemma_scope_2 import width_name
 from diascope.recipes.gemma_scope_2 import l0_target, prefixes, scaled
 from diascope.recipes.run import RunRecipe
 from diascope.training import MemberRecipe
@@ -72,7 +73,7 @@ def _single(kind: str, layer: int, width: int, size: str, n_layers: int, every: 
     transcoder, skip = "transcoder" in kind, kind.startswith("skip")
     read, written = (f"L{layer}.mlp_in", f"L{layer}.mlp_out") if transcoder else (f"L{layer}.{kind}",) * 2
     place = f"{'transcoder' if transcoder else kind}{'_all' if every else ''}"
-    folder = f"{place}/layer_{layer}_width_{_width(width)}_l0_{size}{'_affine' if skip else ''}"
+    folder = f"{place}/layer_{layer}_width_{width_name(width)}_l0_{size}{'_affine' if skip else ''}"
     return MemberRecipe(
         _name(folder), read, written, d_sae=width, activation=BatchTopK(round(k)), matryoshka=prefixes(width), skip=skip,
         l0_target=k, folder=folder,
@@ -81,14 +82,14 @@ def _single(kind: str, layer: int, width: int, size: str, n_layers: int, every: 
 
 def _crosscoder(layers: tuple[int, ...], per_layer: int, size: str) -> MemberRecipe:
     sites, latents, k = tuple(f"L{layer}.resid_post" for layer in layers), per_layer * len(layers), MULTI_L0[size]
-    folder = f"crosscoder/layer_{'_'.join(map(str, layers))}_width_{_width(latents)}_l0_{size}"
+    folder = f"crosscoder/layer_{'_'.join(map(str, layers))}_width_{width_name(latents)}_l0_{size}"
     return MemberRecipe(_name(folder), sites, sites, Causal(), latents, BatchTopK(int(k)), None, l0_target=k, folder=folder)
 
 
 def _clt(n_layers: int, per_layer: int, size: str, skip: bool) -> MemberRecipe:
     read, written = (tuple(f"L{i}.{kind}" for i in range(n_layers)) for kind in ("mlp_in", "mlp_out"))
     latents, k = per_layer * n_layers, MULTI_L0[size]
-    folder = f"clt/width_{_width(latents)}_l0_{size}{'_affine' if skip else ''}"
+    folder = f"clt/width_{width_name(latents)}_l0_{size}{'_affine' if skip else ''}"
     return MemberRecipe(
         _name(folder), read, written, Causal(), latents, BatchTopK(int(k)), None, skip=skip, l0_target=k, folder=folder
     )  # fmt: skip
@@ -96,10 +97,6 @@ def _clt(n_layers: int, per_layer: int, size: str, skip: bool) -> MemberRecipe:
 
 def _name(folder: str) -> str:
     return folder.replace("/", "--")
-
-
-def _width(latents: int) -> str:
-    return f"{latents // 1024}k" if latents % 1024 == 0 else str(latents)
 
 
 def suite(

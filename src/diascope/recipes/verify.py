@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
 
 from diascope.dictionaries import Dictionary, load_dictionary
+from diascope.dictionaries.resolve import resolve
 from diascope.models import Model
 from diascope.storage.files import reading
 
@@ -33,14 +35,16 @@ class Verdict:
         return (self.probes or self.examples > 0) and (self.examples == 0 or self.median_error <= LARGEST_ERROR)
 
 
-def verify(path: str | Path, model: Model | None = None, *, sequences: int = 8, latents: int = 256) -> Verdict:
+def verify(
+    path: str | Path, model: Model | None = None, *, sites: Any = None, sequences: int = 8, latents: int = 256
+) -> Verdict:
     """Load the dictionary at `path` (which checks its probes) and, with a model, its stored examples.
 
     At most `sequences` stored sequences are run, and at most `latents` stored activations compared on them.
     Raises ValueError when the folder is damaged or there is nothing to check it against.
     """
-    folder = Path(path)
-    dictionary = load_dictionary(folder)
+    folder = resolve(path, examples=model is not None)
+    dictionary = load_dictionary(folder, sites=sites)
     probes = (folder / "probe.safetensors").exists()
     examples = folder / "examples.safetensors"
     if not probes and not examples.exists():

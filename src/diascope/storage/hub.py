@@ -24,27 +24,34 @@ def hub_folder(repository: str, path: str, patterns: tuple[str, ...]) -> Path:
 
     wanted = [f"{path}/{p}" if path else p for p in patterns]
     try:
-        root = Path(snapshot_download(repository, allow_patterns=wanted, local_files_only=_cached(repository, path)))
+        found = _local(repository, path, wanted) or Path(snapshot_download(repository, allow_patterns=wanted)) / path
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
             f"could not get {path or 'the files'} of {repository} from the hub ({reason}): is there a network, and the name right? "
             "A local copy works too: give its folder, or a mirror's in $DIASCOPE_MIRROR"
         ) from error
-    found = root / path
     if not found.exists() or not any(found.iterdir()):
         raise ValueError(f"{repository} has no dictionary at {path or 'its top'}")
     return found
 
 
-def _cached(repository: str, path: str) -> bool:
-    """Whether the folder was fetched before: then the hub is not asked again."""
-    from huggingface_hub import try_to_load_from_cache
+WEIGHTS = (".safetensors", ".npz", ".pt")
 
-    for name in ("config.json", "cfg.json", "params.npz", "config.yaml"):
-        if isinstance(try_to_load_from_cache(repository, f"{path}/{name}" if path else name), str):
-            return True
-    return False
+
+def _local(repository: str, path: str, wanted: list[str]) -> Path | None:
+    """The folder in the cache, if weights are there (and the examples, where they are wanted): the hub is not asked again."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        found = Path(snapshot_download(repository, allow_patterns=wanted, local_files_only=True)) / path
+    except (LocalEntryNotFoundError, OSError):
+        return None
+    names = {p.name for p in found.iterdir()} if found.exists() else set()
+    whole = any(n.endswith(WEIGHTS) and n != "examples.safetensors" for n in names)
+    asked = any(w.endswith("examples.safetensors") for w in wanted)
+    return found if whole and (not asked or "examples.safetensors" in names) else None
 
 
 def push_folder(folder: Path, repository: str, *, private: bool) -> str:

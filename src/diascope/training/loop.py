@@ -108,6 +108,7 @@ class Group:
         if saved["identity"] != self.identity:
             raise ValueError(f"{self.folder} holds a run of another recipe or other rows: choose another folder or delete it")
         self.step, self.seconds, self.failed = saved["step"], saved["seconds"], saved["failed"]
+        self.said.update(f"{name} {why}" for name, why in self.failed.items())
         for member in self.members:
             member.restore(load_file(state.parent / f"{member.recipe.name}.safetensors"))
         self._trim_log()
@@ -174,14 +175,18 @@ class Group:
 
     def _turn(self, member: Member) -> tuple[int, int] | None:
         """(first step, step after the last) of a member, or None when it is not its turn now."""
-        steps = self.batches.steps
-        first, last = round(member.recipe.begins * steps), round(member.recipe.ends * steps)
+        first, last = self._span(member)
         return (first, last) if first <= self.step < last else None
+
+    def _span(self, member: Member) -> tuple[int, int]:
+        steps = self.batches.steps
+        return round(member.recipe.begins * steps), round(member.recipe.ends * steps)
 
     def _log(self, log: object, stats: dict[str, StepStats]) -> None:
         for member in (m for m in self.members if m.recipe.name in stats):
             s = stats[member.recipe.name]
-            said = troubles(member, s, self.step, self.batches.steps)
+            first, last = self._span(member)
+            said = troubles(member, s, self.step - first, last - first)
             line = {"step": self.step, "rows": (self.step + 1) * self.batches.batch, "member": member.recipe.name, **asdict(s)}
             log.write(json.dumps(line | ({"trouble": said} if said else {})) + "\n")  # type: ignore[attr-defined]
             self.observe(line)
@@ -196,9 +201,14 @@ class Group:
         for member in (m for m in self.members if m.recipe.name not in self.failed):
             reads = member.recipe.reads
             x = beside(self.reader, reads, pick)
-            before = calibrate(member, x if calibration is None else torch.cat([calibration[s] for s in reads], 1))
-            dictionary, probe = export(member, self.model, x[:64].clone())
-            seen = self.batches.steps * self.batches.batch
+            try:
+                before = calibrate(member, x if calibration is None else torch.cat([calibration[s] for s in reads], 1))
+                dictionary, probe = export(member, self.model, x[:64].clone())
+            except (ValueError, RuntimeError) as error:  # the others are still worth having
+                self.failed[member.recipe.name] = f"could not be finished, {error}"
+                continue
+            first, last = self._span(member)
+            seen = (last - first) * self.batches.batch
             facts = {"l0_before_calibration": before, "rows_seen": float(seen), "seconds_of_group": self.seconds}
             facts["rows_left_out"] = float(len(self.reader) - len(self.batches.rows))
             facts |= {"rows_per_second_of_group": seen / max(self.seconds, 1e-9), "outlier_rows": float(self.outliers)}
@@ -229,7 +239,11 @@ def train_group(
         raise KeyboardInterrupt(f"stopped at step {group.step} of {group.batches.steps}; the same command goes on from there")
     for sentence in sorted(group.said):
         progress(group.step * group.batches.batch, group.step * group.batches.batch, f"health: {sentence}")
-    return group.finish(calibration() if calibration else None)
+    trained = group.finish(calibration() if calibration else None)
+    group.save()  # with what failed at the end
+    if not trained:
+        raise RuntimeError("every member failed: " + "; ".join(f"{n}: {why}" for n, why in group.failed.items()))
+    return trained
 
 
 def least_squares(reader: RowReader, reads: tuple[Site, ...], writes: tuple[Site, ...], rows: np.ndarray) -> Tensor:

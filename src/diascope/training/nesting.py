@@ -16,11 +16,6 @@ class Levels:
 
     def __init__(self, recipe: MemberRecipe, blocks: tuple[Block, ...], seed: int) -> None:
         self.recipe, self.blocks, self.seed = recipe, blocks, seed
-        if isinstance(m := recipe.matryoshka, Matryoshka):
-            if m.prefixes[-1] != recipe.d_sae:
-                raise ValueError(f"{recipe.name}: the last Matryoshka prefix is {m.prefixes[-1]}, the width is {recipe.d_sae}")
-            if any(p % len(blocks) for p in m.prefixes):
-                raise ValueError(f"{recipe.name}: {len(blocks)} blocks cannot share the prefixes {m.prefixes} evenly")
         self._fixed = (
             None if isinstance(recipe.matryoshka, SampledMatryoshka) else self._shared(self._prefixes(), self._weights())
         )

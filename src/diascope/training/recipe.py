@@ -62,15 +62,28 @@ class MemberRecipe:
         reads, writes = ([Site.parse(s) for s in sites] for sites in (self.sites_in, self.sites_out))
         if isinstance(self.map, OneToOne) and (len(reads), len(writes)) != (1, 1):
             raise ValueError(f"{self.name} has {len(reads)} sites in and {len(writes)} out: give it map=Joint() or Causal()")
-        pairs = [(reads[-1], writes[-1])] if not isinstance(self.map, Causal) else list(zip(reads, writes))
+        last, first = max(reads, key=lambda s: s.depth), min(writes, key=lambda s: s.depth)
+        pairs = list(zip(reads, writes)) if isinstance(self.map, Causal) else [(last, first)]
         for a, b in pairs:
-            if a.model == b.model and a.depth > b.depth and a != b:
+            if self.sites_in != self.sites_out and a.model == b.model and a.depth > b.depth:
                 raise ValueError(f"{self.name} reads {a}, which is computed after {b}, where it writes")
         within(f"{self.name}: d_sae", self.d_sae, 2, 2**24, "latents")
         within(f"{self.name}: l0_target", self.l0_target, 1, self.d_sae - 1, "active latents a token")
         within(f"{self.name}: metric_power", self.metric_power, 0, 2)
         if not 0 <= self.begins < self.ends <= 1:
             raise ValueError(f"{self.name} runs from {self.begins:g} to {self.ends:g} of the run: give 0 <= begins < ends <= 1")
+        if isinstance(self.matryoshka, Matryoshka) and self.matryoshka.prefixes[-1] != self.d_sae:
+            raise ValueError(
+                f"{self.name}: the last Matryoshka prefix is {self.matryoshka.prefixes[-1]}, the width is {self.d_sae}"
+            )
+        if isinstance(self.activation, TopK | BatchTopK) and self.activation.k != round(self.l0_target):
+            kind = type(self.activation).__name__
+            raise ValueError(
+                f"{self.name}: {kind}(k={self.activation.k}) and l0_target={self.l0_target:g} disagree: give one number"
+            )
+        n = len(reads) if isinstance(self.map, Causal) else 1
+        if isinstance(self.matryoshka, Matryoshka) and any(p % n for p in self.matryoshka.prefixes):
+            raise ValueError(f"{self.name}: {n} blocks cannot share the prefixes {self.matryoshka.prefixes} evenly")
         if self.skip_start not in ("ridge", "zeros"):
             raise ValueError(f"{self.name}: skip_start is ridge or zeros, not {self.skip_start!r}")
         if self.skip and self.sites_in == self.sites_out:
@@ -130,6 +143,8 @@ class TrainingRecipe:
     def __post_init__(self) -> None:
         if not self.members or len({m.name for m in self.members}) < len(self.members):
             raise ValueError("a group needs at least one member, and each its own name")
+        if self.decoder_start not in ("he", "rows"):
+            raise ValueError(f"decoder_start is he or rows, not {self.decoder_start!r}")
         for name, low, high in (
             ("epochs", 1e-6, 1e6), ("batch", 2, 2**24), ("lr", 1e-12, 10), ("lr_decay", 0, 1), ("beta2", 0, 1 - 1e-9),
             ("lr_warmup", 0, 1e12), ("l0_warmup", 0, 1e12), ("update_clip", 0, 1e18), ("max_norm_ratio", 0, 1e18),

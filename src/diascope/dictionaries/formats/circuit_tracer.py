@@ -158,6 +158,12 @@ def refuses(dictionary: Dictionary) -> str:
         return "it holds transcoders only"
     if not isinstance(c.activation, JumpReLU | ReLU):
         return f"it has ReLU and JumpReLU, not {type(c.activation).__name__}"
+    if c.kind == "transcoder" and c.reads[0].layer != c.writes[0].layer:
+        return f"it holds transcoders of one layer, and this reads {c.reads[0]} and writes {c.writes[0]}"
+    if c.kind == "clt" and len({(r.layer - w.layer, r.kind, w.kind) for r, w in zip(c.reads, c.writes, strict=True)}) > 1:
+        return "its CLTs read and write the same kind of site at every layer"
+    if c.kind == "clt" and c.reads[0].layer != c.writes[0].layer:
+        return "its CLTs write the layers that they read"
     if c.kind == "clt" and c.skip:
         return "its CLTs have no skip"
     if c.kind == "clt" and [s.layer for s in c.reads] != list(range(len(c.reads))):

@@ -108,7 +108,7 @@ def _encoder(kind: str, theirs: dict[str, Tensor], W_enc: Tensor, file: Path) ->
 def _sites(trainer: dict[str, Any]) -> tuple[tuple[str], tuple[str]] | None:
     name, layer = str(trainer.get("submodule_name") or ""), trainer.get("layer")
     for kind in SUBMODULES:
-        if name.startswith((kind, kind.removesuffix("_post"))) and isinstance(layer, int):
+        if name.startswith(kind) and isinstance(layer, int):
             site = str(Site(layer, kind))
             return (site,), (site,)
     return None

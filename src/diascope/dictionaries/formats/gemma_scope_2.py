@@ -163,6 +163,8 @@ def refuses(dictionary: Dictionary) -> str:
         return f"it holds JumpReLU, not {type(c.activation).__name__}"
     if not isinstance(c.map, OneToOne | Causal):
         return "its crosscoders are causal, a block a site: a joint crosscoder has no place there"
+    if any(s.model for s in (*c.reads, *c.writes)):
+        return "it has one model, and these sites name theirs"
     if not isinstance(c.map, OneToOne) and len(set(c.widths_out)) != 1:
         return f"it needs one width at all sites, got {sorted(set(c.widths_out))}"
     return ""
@@ -175,6 +177,12 @@ def _all_sites(dictionary: Dictionary, g: int) -> Tensor:
     return torch.cat([W.new_zeros(len(W), g * widths[0]), W], 1).view(len(W), len(widths), widths[0])
 
 
+def width_name(latents: int) -> str:
+    """The release's short name of a width: 16k, 65k, 262k (also a CLT's 262,080), 524k, 1m; thousands of 1,024 elsewhere."""
+    known = {65_536: "65k", 262_144: "262k", 262_080: "262k", 524_288: "524k", 524_160: "524k", 1_048_576: "1m"}
+    return known.get(latents) or (f"{latents // 1024}k" if latents % 1024 == 0 else str(latents))
+
+
 def folder_name(config: DictionaryConfig) -> str:
     """The release's relative folder, e.g. `resid_post/layer_12_width_16k_l0_medium`.
 
@@ -184,7 +192,7 @@ def folder_name(config: DictionaryConfig) -> str:
     several = config.kind in ("crosscoder", "clt")
     bounds = (50, 50) if several else (20, 60)  # several layers: medium 50 and big 150 over all of them together
     l0_name = "small" if l0 <= bounds[0] and not several else "medium" if l0 <= bounds[1] else "big"
-    width = f"{config.d_sae // 1024}k" if config.d_sae % 1024 == 0 else str(config.d_sae)
+    width = width_name(config.d_sae)
     affine = "_affine" if config.skip else ""
     if config.kind == "clt":
         return f"clt/width_{width}_l0_{l0_name}{affine}"

@@ -46,6 +46,8 @@ def load(path: Path, hints: Hints) -> Dictionary:
         raise ValueError(f"{path} has architecture {kind!r}: {', '.join(ARCHITECTURES)} are read")
     if (norm := cfg.get("normalize_activations") or "none") != "none":
         raise ValueError(f"{path} normalises its input when it runs ({norm}): fold that with SAELens and save it again")
+    if cfg.get("finetuning_scaling_factor"):
+        raise ValueError(f"{path} scales its latents by a fine-tuned factor: fold that with SAELens and save it again")
     theirs = load_file(file)
     need(theirs, ("W_enc", "W_dec", "b_dec"), file)
     tensors: dict[str, Tensor] = {name: theirs[name].float() for name in ("W_enc", "W_dec", "b_dec")}
@@ -90,13 +92,12 @@ def _built(path: Path, cfg: dict[str, Any], kind: str, tensors: dict[str, Tensor
     read, written = hints.sites(found, path)
     model = hints.model or meta.get("model_name") or cfg.get("model_name") or ""
     (d_in, d_sae), d_out = tensors["W_enc"].shape, tensors["W_dec"].shape[1]
-    activation = (
-        TopK(int(cfg["k"]))
-        if kind == "topk"
-        else ReLU()
-        if kind in ("standard", "transcoder", "skip_transcoder")
-        else JumpReLU()
-    )
+    if kind == "topk":
+        k = cfg.get("k") or (cfg.get("activation_fn_kwargs") or {}).get("k")  # before SAELens 6 it stood there
+        if not isinstance(k, int):
+            raise ValueError(f"{path}/cfg.json does not say k")
+    plain = ReLU() if kind in ("standard", "transcoder", "skip_transcoder") else JumpReLU()
+    activation = TopK(k) if kind == "topk" else plain
     config = DictionaryConfig.single(
         model, read[0], written[0], d_in, d_out, d_sae, activation=activation, skip="W_skip" in tensors
     )

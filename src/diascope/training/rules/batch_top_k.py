@@ -19,14 +19,15 @@ class BatchTopKRule(Rule):
 
     def __init__(self, recipe: MemberRecipe, run: TrainingRecipe) -> None:
         super().__init__(recipe, run)
-        same_k(recipe)
         self.theta = torch.zeros(recipe.d_sae)
 
     def select(self, pres: list[Tensor], now: float) -> SparseLatents:
         k = round(self.recipe.l0_target * (1 + 3 * (1 - now))) * len(pres[0])
         near = above(pres, self.guess * 0.9)
-        if len(near.index) < k or len(near.index) > 4 * k:  # the guess was off: look again at everything positive
+        if len(near.index) < k or len(near.index) > 4 * k:  # the guess was off: make another from these pre-activations
             near = above(pres, _guess(pres, k))
+            if len(near.index) < k:  # and where that fails too, take everything positive
+                near = above(pres, 0.0)
         if len(near.index) > k:
             bar = torch.topk(near.value, k, sorted=False).values.min()
             self.guess = float(bar)
@@ -43,16 +44,9 @@ class BatchTopKRule(Rule):
         return encoders, b_enc, self.theta
 
 
-def same_k(recipe: MemberRecipe) -> None:
-    """Raise ValueError where k and the L0 target are two numbers."""
-    k = recipe.activation.k  # type: ignore[union-attr]
-    if k != round(recipe.l0_target):
-        name = type(recipe.activation).__name__
-        raise ValueError(f"{recipe.name}: {name}(k={k}) and l0_target={recipe.l0_target:g} disagree: give one number")
-
-
 def _guess(pres: list[Tensor], k: int) -> float:
     """A bar that about 1.5 k entries pass, from every 61st entry; never below 0."""
-    sample = np.concatenate([p.view(-1)[::61].numpy() for p in pres])
-    keep = min(len(sample) - 1, int(1.5 * k / 61) + 1)
+    stride = 61 if all(p.shape[1] % 61 for p in pres) else 1  # a stride that divides the width would see the same latents only
+    sample = np.concatenate([p.view(-1)[::stride].numpy() for p in pres])
+    keep = min(len(sample) - 1, int(1.5 * k / stride) + 1)
     return max(0.0, float(-np.partition(-sample, keep)[keep]))

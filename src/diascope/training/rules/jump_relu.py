@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from diascope.dictionaries.activations import Activation, JumpReLU
 from diascope.kernels import SparseLatents
 from diascope.training.recipe import MemberRecipe, TrainingRecipe
 from diascope.training.rules.rule import Gradients, Rule, above, scaled_thresholds
@@ -58,6 +59,10 @@ class JumpReLURule(Rule):
         theta, before = scaled_thresholds(unit, pres, round(self.recipe.l0_target * rows))
         self.params["theta"].copy_(theta)
         return before / rows
+
+    @property
+    def exported(self) -> Activation:
+        return JumpReLU(self._bandwidth)
 
     def export(self, encoders: list[Tensor], b_enc: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
         return encoders, b_enc, self.params["theta"].clamp_min(0)

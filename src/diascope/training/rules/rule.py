@@ -114,5 +114,7 @@ def scaled_thresholds(unit: Tensor, pres: Callable[[], Iterator[list[Tensor]]], 
     found = ratios(0.5)
     if len(found) < k:  # `unit` was no guide: look at everything positive
         found = ratios(0.0)
+    if not len(found):
+        raise ValueError("no latent has a positive pre-activation on the calibration rows: its encoder is dead")
     bar = float(torch.topk(found, min(k, len(found)), sorted=False).values.min())
     return unit * bar, int((found > 1).sum())

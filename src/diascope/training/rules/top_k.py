@@ -6,17 +6,11 @@ from torch import Tensor
 
 from diascope.dictionaries.activations import Activation, TopK
 from diascope.kernels import SparseLatents, largest, merged
-from diascope.training.recipe import MemberRecipe, TrainingRecipe
-from diascope.training.rules.batch_top_k import same_k
 from diascope.training.rules.rule import Rule
 
 
 class TopKRule(Rule):
     """k starts at four times its target, as BatchTopK's does."""
-
-    def __init__(self, recipe: MemberRecipe, run: TrainingRecipe) -> None:
-        super().__init__(recipe, run)
-        same_k(recipe)
 
     def select(self, pres: list[Tensor], now: float) -> SparseLatents:
         k = round(self.recipe.l0_target * (1 + 3 * (1 - now)))
