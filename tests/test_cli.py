@@ -178,3 +178,37 @@ def test_a_truncated_model_is_named(toy, tmp_path):
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-50])
     refused(run("train", "--model", tmp_path, "--workspace", tmp_path / "w[x]"), "could not load the model")
+
+
+def test_targets_by_a_roundabout_way_are_still_targets(make_dictionary, tmp_path):
+    folder = save_dictionary(make_dictionary(), tmp_path / "d")
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "thesis.txt").write_text("years of work")
+    refused(run("convert", folder, f"{tmp_path}/nope/../precious", "--to", "saelens"), "exists already")
+    assert (tmp_path / "precious" / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("card.json", "[]", "card.json is no JSON object"),
+        ("card.json", '{"metrics": {"dictionary": {"delta_ce": 5}}}', "damaged"),
+        ("provenance.json", '{"corpus": "x"}', "damaged"),
+    ],
+)
+def test_odd_metadata_is_named(make_dictionary, tmp_path, name, content, says):
+    folder = save_dictionary(make_dictionary(), tmp_path / "w" / "dictionaries" / "d")
+    (folder / name).write_text(content)
+    refused(run("inspect", folder), says)
+    if says != "damaged":
+        refused(run("publish", tmp_path / "w", "--dry-run"), says)
+        assert not (tmp_path / "w" / "publish").exists()
+
+
+def test_publish_stays_in_its_folder_and_checks_the_repository_first(make_dictionary, tmp_path):
+    save_dictionary(make_dictionary(), tmp_path / "w" / "dictionaries" / "sae")
+    member = {"name": "sae", "folder": "../../escaped"}
+    (tmp_path / "w" / "recipe.json").write_text(json.dumps({"recipe": {"training": {"members": [member]}}}))
+    refused(run("publish", tmp_path / "w", "--dry-run"), "leads out of the tree")
+    refused(run("publish", tmp_path / "w", "--repository", "no slash"), "owner/name")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["w"] and not (tmp_path / "w" / "publish").exists()

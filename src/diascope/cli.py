@@ -362,9 +362,12 @@ class Publish:
 
     def run(self) -> None:
         from diascope.recipes.publish import prepare, publish
+        from diascope.storage.hub import repository_name
 
         if not self.dry_run and not self.repository:
             raise ValueError("say where to push (--repository owner/name), or only prepare the folder (--dry-run)")
+        if not self.dry_run:
+            repository_name(self.repository)  # a wrong name is said before anything is written
         folder = prepare(
             self.workspace,
             self.target or self.workspace / "publish",

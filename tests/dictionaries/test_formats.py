@@ -246,3 +246,33 @@ def test_what_a_layout_would_change_is_refused():
     c = make("causal crosscoder")
     named = DictionaryConfig(**{**c.config.__dict__, "sites_in": tuple(f"a:{s}" for s in c.config.sites_in), "sites_out": tuple(f"a:{s}" for s in c.config.sites_out)})  # fmt: skip
     assert "it has one model" in FORMATS["gemma-scope-2"].refuses(Dictionary(named, c.tensors()))
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_a_probe_that_accepts_anything_is_refused(tmp_path, value):
+    folder = save_dictionary(make(), tmp_path / "d", format="saelens")
+    probe = load_file(folder / "probe.safetensors")
+    probe["y_hat"][0, 0] = value
+    save_file(probe, folder / "probe.safetensors")
+    with pytest.raises(ValueError, match=r"d: the probe lacks y_hat, or holds values"):
+        load_dictionary(folder)
+    save_file(probe | {"y_hat": torch.full_like(probe["y_hat"], 1e30)}, folder / "probe.safetensors")
+    with pytest.raises(ValueError, match="its own probe"):
+        load_dictionary(folder)
+
+
+def test_sites_given_against_the_layouts_own_are_refused(tmp_path):
+    folder = save_dictionary(make(), tmp_path / "d", format="saelens")
+    with pytest.raises(ValueError, match=r"says that it reads L11\.resid_post"):
+        load_dictionary(folder, sites=("L1.mlp_in", "L1.mlp_out"))
+    one = save_dictionary(make(), tmp_path / "e", format="gemma-scope-1")
+    with pytest.raises(ValueError, match="holds a dictionary of one site"):
+        load_dictionary(one, sites=(("L1.resid_post", "L2.resid_post"),) * 2)
+
+
+@pytest.mark.parametrize("text", ["a: [1", "a: *b", "\t x", "- 1"])
+def test_broken_yaml_is_named(tmp_path, text):
+    folder = save_dictionary(make("transcoder"), tmp_path / "d", format="circuit-tracer")
+    (folder / "config.yaml").write_text(text)
+    with pytest.raises(ValueError, match=r"config\.yaml"):
+        load_dictionary(folder)

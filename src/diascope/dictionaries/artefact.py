@@ -111,6 +111,9 @@ def check_probe(dictionary: Dictionary, probe: dict[str, Tensor]) -> None:
     A latent whose pre-activation lies within TOLERANCE of its threshold (of the row's k-th largest, for TopK) may fall on either
     side; outputs are compared on the rows where none did.
     """
+    for name in ("x", "latents", "y_hat"):
+        if name not in probe or not bool(torch.isfinite(probe[name]).all()):
+            raise ValueError(f"the probe lacks {name}, or holds values there that are not finite")
     with torch.no_grad():
         x = probe["x"].float()
         pre = torch.cat([dictionary.pre_acts(x, g) for g in range(len(dictionary.blocks))], 1)
@@ -122,9 +125,12 @@ def check_probe(dictionary: Dictionary, probe: dict[str, Tensor]) -> None:
         same = ((ours > 0) == (probe["latents"] > 0)).all(1)
         error = {
             "latents": (ours - probe["latents"]).abs().masked_fill(close, 0.0).max(),
-            "y_hat": (dictionary(x) - probe["y_hat"])[same].norm(),
+            "y_hat": (dictionary(x).double() - probe["y_hat"])[same].norm(),
         }
-        scale = {"latents": probe["latents"].abs().max(), "y_hat": probe["y_hat"][same].norm()}
+        scale = {
+            "latents": probe["latents"].abs().max(),
+            "y_hat": torch.minimum(probe["y_hat"][same].double().norm(), dictionary(x)[same].double().norm()),
+        }
     for name, worst in error.items():
         if not worst <= TOLERANCE * scale[name]:
             raise ValueError(

@@ -55,6 +55,10 @@ class DictionaryConfig:
             for w in widths:
                 within("the width of a site", w, 1, 2**24)
         within("d_sae", self.d_sae, 1, 2**40, "latents")
+        if self.sites_in == self.sites_out and self.widths_in != self.widths_out:
+            raise ValueError(f"it reads {self.widths_in} and writes {self.widths_out} dimensions at the same sites")
+        if not isinstance(self.model, str) or not (self.l0_target is None or isinstance(self.l0_target, int | float)):
+            raise ValueError(f"the model's name is text and the L0 target a number, got {self.model!r} and {self.l0_target!r}")
         if not isinstance(self.map, SiteMap):
             raise ValueError(f"{self.map!r} is no site map")
         if not isinstance(self.activation, Activation):

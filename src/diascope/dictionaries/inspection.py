@@ -9,9 +9,11 @@ from typing import Any
 import torch
 
 from diascope.dictionaries.artefact import PROBE, format_of, load_dictionary
+from diascope.dictionaries.dictionary import Dictionary
 from diascope.dictionaries.formats import FORMATS
 from diascope.dictionaries.resolve import resolve
 from diascope.sites import Site
+from diascope.storage.files import reading
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,11 @@ def inspect(reference: str | Path, **hints: Any) -> Inspection:
     """
     path = resolve(reference)
     d = load_dictionary(path, lazy=True, **hints)
+    with reading(path, "export it again"):
+        return _inspection(path, d)
+
+
+def _inspection(path: Path, d: Dictionary) -> Inspection:
     c = d.config
     facts = {
         "is": c.title,

@@ -17,8 +17,8 @@ from diascope.dictionaries import Dictionary, load_dictionary, save_dictionary
 from diascope.dictionaries.formats import FORMATS
 from diascope.dictionaries.formats.gemma_scope_2 import folder_name
 from diascope.recipes.run import own_place
-from diascope.storage.files import commit_folder, read_json
-from diascope.storage.hub import push_folder
+from diascope.storage.files import commit_folder, read_json, reading
+from diascope.storage.hub import push_folder, repository_name
 
 COLUMNS = (("l0", "L0"), ("fvu", "FVU"), ("delta_ce", "delta CE"), ("recovered", "recovered"), ("dead", "dead"))
 
@@ -30,8 +30,9 @@ def prepare(workspace: str | Path, target: str | Path, *, title: str, licence: s
     if not folders:
         raise ValueError(f"{workspace} has no finished dictionary (dictionaries/NAME/config.json): train some first")
     taken: dict[str, str] = {}
-    found = {own_place(_place(workspace, f.name, d), f.name, taken): d for f in folders if (d := load_dictionary(f))}
-    with commit_folder(target) as work:
+    with reading(workspace / "recipe.json", "delete it, folders then get their usual names"):
+        found = {own_place(_place(workspace, f.name, d), f.name, taken): d for f in folders if (d := load_dictionary(f))}
+    with reading(workspace, "mend or delete what is damaged there"), commit_folder(target) as work:
         for place, d in found.items():
             target_format = "diascope" if FORMATS["gemma-scope-2"].refuses(d) else "gemma-scope-2"
             save_dictionary(d, work / place, format=target_format)
@@ -47,7 +48,7 @@ def publish(folder: str | Path, repository: str, *, private: bool = True) -> str
 
     Raises ValueError when the hub refuses (no login, no network, no such owner).
     """
-    return push_folder(Path(folder), repository, private=private)
+    return push_folder(Path(folder), repository_name(repository), private=private)
 
 
 def _place(workspace: Path, name: str, d: Dictionary) -> str:

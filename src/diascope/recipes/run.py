@@ -335,6 +335,8 @@ class Run:
 
 def own_place(wanted: str, name: str, taken: dict[str, str]) -> str:
     """`wanted`, or with the member's name behind it where another member has that folder already; notes it in `taken`."""
+    if Path(wanted).is_absolute() or ".." in Path(wanted).parts:
+        raise ValueError(f"the folder {wanted!r} of {name} leads out of the tree: give a relative one")
     place = wanted if taken.setdefault(wanted, name) == name else f"{wanted}_{name}"
     taken[place] = name
     return place

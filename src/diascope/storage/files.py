@@ -10,7 +10,9 @@ import shutil
 import struct
 import tempfile
 import time
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,8 @@ from safetensors import SafetensorError
 
 STALE = 3600.0  # seconds after which what a killed process left beside a final name is swept away
 _DAMAGE = (
-    AttributeError, EOFError, LookupError, OverflowError, RecursionError, RuntimeError, SafetensorError, TypeError,
-    msgspec.DecodeError, struct.error, zipfile.BadZipFile,
+    ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, RecursionError, RuntimeError, SafetensorError, TypeError,
+    msgspec.DecodeError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 
 
@@ -39,7 +41,11 @@ def commit_folder(final: str | Path, *, overwrite: bool = False) -> Iterator[Pat
     With `overwrite`, an existing `final` is replaced by renaming it away first, so no reader sees a mixture.
     Raises FileExistsError when `final` exists and `overwrite` is false.
     """
-    final = Path(final)
+    final = Path(os.path.abspath(final))  # a/../b is b, also while a does not exist
+    try:
+        os.fspath(final).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{final!r} is no UTF-8 name: choose another folder") from error
     if final.exists() and not overwrite:
         raise FileExistsError(f"{final} exists already: choose another folder, or delete it")
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -53,6 +59,8 @@ def commit_folder(final: str | Path, *, overwrite: bool = False) -> Iterator[Pat
                 path.chmod(0o644)  # safetensors writes for its owner alone
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
+        if final.exists() and not overwrite:  # it came while we wrote
+            raise FileExistsError(f"{final} exists already: choose another folder, or delete it")
         _swap(work, final)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -114,6 +122,10 @@ def reading(path: str | Path, way_out: str = "fetch it or write it again") -> It
     except _DAMAGE as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path} is damaged or of another version ({type(error).__name__}: {reason}): {way_out}") from error
+    except ValueError as error:
+        if str(path) in str(error):
+            raise
+        raise ValueError(f"{path}: {error}") from error
 
 
 def write_json(path: str | Path, data: Any) -> None:

@@ -6,6 +6,7 @@ A mirror is a folder <mirror>/<owner>/<repository>/..., named by $DIASCOPE_MIRRO
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 
@@ -20,12 +21,11 @@ def hub_folder(repository: str, path: str, patterns: tuple[str, ...]) -> Path:
             return here
         raise ValueError(f"the mirror {mirror} has no {repository}/{path}: unset DIASCOPE_MIRROR to ask the hub")
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     wanted = [f"{path}/{p}" if path else p for p in patterns]
     try:
         found = _local(repository, path, wanted) or Path(snapshot_download(repository, allow_patterns=wanted)) / path
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except Exception as error:  # the hub's client raises its HTTP library's own errors too
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
             f"could not get {path or 'the files'} of {repository} from the hub ({reason}): is there a network, and the name right? "
@@ -54,18 +54,22 @@ def _local(repository: str, path: str, wanted: list[str]) -> Path | None:
     return found if whole and (not asked or "examples.safetensors" in names) else None
 
 
+def repository_name(text: str) -> str:
+    """`text`, a ValueError unless it is owner/name."""
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", text):
+        raise ValueError(f"a repository is called owner/name, not {text!r}")
+    return text
+
+
 def push_folder(folder: Path, repository: str, *, private: bool) -> str:
     """Upload `folder` to the hub's `repository`, made if need be; returns its address. ValueError when the hub refuses."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
 
-    if repository.count("/") != 1:
-        raise ValueError(f"a repository is called owner/name, not {repository!r}")
     try:
         api = HfApi()
         where = api.create_repo(repository, private=private, exist_ok=True)
         api.upload_folder(repo_id=repository, folder_path=folder)
-    except (HfHubHTTPError, OSError) as error:
+    except Exception as error:  # the hub's client raises its HTTP library's own errors too
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
             f"the hub did not take {repository} ({reason}): log in with `hf auth login`, or use --dry-run"

@@ -53,7 +53,10 @@ def _number(path: Path) -> int:
 
 def _config(folder: Path) -> dict[str, Any]:
     file = folder / "config.yaml"
-    found = yaml.safe_load(file.read_text()) if file.is_file() else {}
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(f"{file} is not valid YAML ({' '.join(str(error).split())[:120]}): write it again") from error
     if not isinstance(found, dict):
         raise ValueError(f"{file} is no mapping of names to values")
     return found
@@ -110,7 +113,7 @@ def _load_clt(folder: Path, hints: Hints) -> Dictionary:
         )
         jump = f"threshold_{i}" in theirs
     tensors |= {name: torch.cat(found) for name, found in parts.items()}
-    read, written = hints.sites(_hooks(config, range(n)), folder)
+    read, written = hints.sites(_hooks(config, range(n)), folder, several=True)
     widths = (len(tensors["W_enc.0"]),) * n, (tensors["b_dec"].shape[0] // n,) * n
     ours = DictionaryConfig(
         hints.model or config.get("model_name") or "", read, written, *widths, len(tensors["b_enc"]), Causal(),

@@ -40,18 +40,39 @@ class Hints:
     model: str | None = None
     lazy: bool = False  # files are mapped and nothing is checked
 
-    def sites(self, found: tuple[Any, Any] | None, path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """(sites read, sites written): the caller's, else what the layout says. ValueError where neither knows."""
-        given = (self.sites_in, self.sites_out or self.sites_in)
-        if given[0] and given[1]:
-            return tuple(str(Site.parse(s)) for s in given[0]), tuple(str(Site.parse(s)) for s in given[1])
-        if found is None:
-            raise ValueError(f"{path} does not say where it reads and writes: give sites, such as L12.resid_post")
-        try:
-            read, written = (tuple(str(Site.parse(s)) for s in names) for names in found)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}. If you know which vector it is, give sites yourself") from error
-        return read, written
+    def sites(
+        self, found: tuple[Any, Any] | None, path: Path, *, several: bool = False
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """(sites read, sites written): what the layout says, or where it says nothing that is understood, the caller's words.
+
+        ValueError where neither knows, where the two disagree, and for several sites where the layout holds one.
+        """
+        given, says, problem = self._given(), None, ""
+        if found is not None:
+            try:
+                says = tuple(tuple(str(Site.parse(s)) for s in names) for names in found)
+            except ValueError as error:
+                problem = f"{error}. If you know which vector it is, give sites yourself"
+        if given and says and given != says:
+            raise ValueError(
+                f"{path} says that it reads {', '.join(says[0])} and writes {', '.join(says[1])}, not the sites given"
+            )
+        chosen = given or says
+        if chosen is None:
+            raise ValueError(
+                f"{path}: {problem}"
+                if problem
+                else f"{path} does not say where it reads and writes: give sites, such as L12.resid_post"
+            )
+        if not several and (len(chosen[0]), len(chosen[1])) != (1, 1):
+            raise ValueError(f"{path} holds a dictionary of one site, but {len(chosen[0])} and {len(chosen[1])} were given")
+        return chosen[0], chosen[1]
+
+    def _given(self) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+        read, written = self.sites_in, self.sites_out or self.sites_in
+        if not read or not written:
+            return None
+        return tuple(str(Site.parse(s)) for s in read), tuple(str(Site.parse(s)) for s in written)
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def load(path: Path, hints: Hints) -> Dictionary:
     names = [h if isinstance(h, list) else [h] for h in hooks]
     layers = _layers(theirs, kind, len(names[0]), file)
     factors = [[_factor(theirs, h, config, norm, file) for h in end] for end in names]
-    read, written = hints.sites((tuple(names[0]), tuple(names[1])), path)
+    read, written = hints.sites((tuple(names[0]), tuple(names[1])), path, several=kind == "clt")
     return _built(config, layers, factors, (read, written), hints.model or "")
 
 

@@ -35,8 +35,10 @@ def load(path: Path, hints: Hints) -> Dictionary:
         if not hints.lazy and sha256_file(path / name) != expected:
             raise ValueError(f"{path / name} does not have the hash in config.json: the file is damaged or was changed")
     dictionary = Dictionary(from_data(DictionaryConfig, config["dictionary"]), load_file(path / "weights.safetensors"))
-    dictionary.provenance = read_json(path / "provenance.json")
-    dictionary.card = read_json(path / "card.json")
+    dictionary.provenance, dictionary.card = read_json(path / "provenance.json"), read_json(path / "card.json")
+    for name, data in (("provenance.json", dictionary.provenance), ("card.json", dictionary.card)):
+        if not isinstance(data, dict):
+            raise ValueError(f"{path / name} is no JSON object: write {{}} there, or export it again")
     return dictionary
 
 
