@@ -182,7 +182,10 @@ def test_bodies_and_addresses_that_attack_are_answered_with_a_sentence(index):
     assert ask(index, "GET", "/api/sources/sae/latents/-1").status_code == 404
     json_type = {"content-type": "application/json"}
     nested = b'{"a":' * 5000 + b"1" + b"}" * 5000
-    assert ask(index, "POST", "/api/encode", content=nested, headers=json_type).status_code == 400
+    answer = ask(index, "POST", "/api/encode", content=nested, headers=json_type)
+    assert (
+        answer.status_code in (400, 404) and answer.json()["error"]
+    )  # Python 3.13 decodes deeper than 3.11: then no source is named
     large = ask(index, "POST", "/api/encode", content=b" " * 1_000_001, headers=json_type)
     assert large.status_code == 413 and "larger than" in large.json()["error"]
     away = ask(index, "GET", f"http://127.0.0.1:{PORT}//evil.com/x?token={TOKEN}", headers={"authorization": ""})
