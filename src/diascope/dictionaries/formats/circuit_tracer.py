@@ -181,5 +181,5 @@ def fidelity(dictionary: Dictionary) -> Fidelity:
 
 
 FORMAT = Format(
-    "circuit-tracer", "circuit-tracer 0.5", detect, load, save, refuses, fidelity, ("config.yaml", "*.safetensors")
+    "circuit-tracer", "circuit-tracer 0.5", detect, load, save, refuses, fidelity,
 )  # fmt: skip

@@ -145,5 +145,5 @@ def fidelity(dictionary: Dictionary) -> Fidelity:
 
 
 FORMAT = Format(
-    "dictionary-learning", "dictionary_learning 0.1", detect, load, save, refuses, fidelity, ("config.json", "ae.pt")
+    "dictionary-learning", "dictionary_learning 0.1", detect, load, save, refuses, fidelity,
 )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -89,8 +89,6 @@ class Format:
     save: Callable[[Dictionary, Path], None]
     refuses: Callable[[Dictionary], str]
     fidelity: Callable[[Dictionary], Fidelity]
-    files: tuple[str, ...] = field(default=())
-    """What is needed of a repository, as patterns; never examples."""
 
 
 def without_centring(b_enc: Tensor, W_enc: Tensor, b_dec: Tensor) -> Tensor:

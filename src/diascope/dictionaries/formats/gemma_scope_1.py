@@ -54,5 +54,5 @@ def refuses(dictionary: Dictionary) -> str:
 
 FORMAT = Format(
     "gemma-scope-1", "Gemma Scope 1 (2024)", detect, load, save, refuses,
-    lambda d: Fidelity("lossless", leaves="sites, model, nesting, card and provenance"), ("params.npz",),
+    lambda d: Fidelity("lossless", leaves="sites, model, nesting, card and provenance"),
 )  # fmt: skip

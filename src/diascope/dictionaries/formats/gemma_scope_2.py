@@ -203,5 +203,5 @@ def folder_name(config: DictionaryConfig) -> str:
 
 FORMAT = Format(
     "gemma-scope-2", "Gemma Scope 2", detect, load, save, refuses,
-    lambda d: Fidelity("lossless", leaves="nesting, card and provenance"), ("config.json", "params*.safetensors"),
+    lambda d: Fidelity("lossless", leaves="nesting, card and provenance"),
 )  # fmt: skip

@@ -153,5 +153,5 @@ def fidelity(dictionary: Dictionary) -> Fidelity:
 
 
 FORMAT = Format(
-    "llamascopium", "llamascopium 2", detect, load, save, refuses, fidelity, ("config.json", "sae_weights.safetensors")
+    "llamascopium", "llamascopium 2", detect, load, save, refuses, fidelity,
 )  # fmt: skip

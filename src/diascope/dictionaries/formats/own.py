@@ -52,5 +52,11 @@ def save(dictionary: Dictionary, folder: Path) -> None:
 
 
 FORMAT = Format(
-    "diascope", "diascope", detect, load, save, lambda d: "", lambda d: Fidelity("lossless"), ("*.json", "*.safetensors")
+    "diascope",
+    "diascope",
+    detect,
+    load,
+    save,
+    lambda d: "",
+    lambda d: Fidelity("lossless"),
 )

@@ -148,5 +148,5 @@ def refuses(dictionary: Dictionary) -> str:
 
 FORMAT = Format(
     "saelens", "SAELens 6", detect, load, save, refuses,
-    lambda d: Fidelity("lossless", leaves="nesting, card and provenance"), ("cfg.json", "sae_weights.safetensors"),
+    lambda d: Fidelity("lossless", leaves="nesting, card and provenance"),
 )  # fmt: skip

@@ -101,4 +101,12 @@ def fidelity(dictionary: Dictionary) -> Fidelity:
     return Fidelity("lossless" if dictionary.config.kind == "transcoder" else "folded-exact", leaves=leaves)
 
 
-FORMAT = Format("sparsify", "sparsify 1.3 (EleutherAI)", detect, load, save, refuses, fidelity, ("cfg.json", "sae.safetensors"))
+FORMAT = Format(
+    "sparsify",
+    "sparsify 1.3 (EleutherAI)",
+    detect,
+    load,
+    save,
+    refuses,
+    fidelity,
+)
