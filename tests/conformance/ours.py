@@ -45,7 +45,7 @@ class Ours:
             self.m.params["theta"].fill_(0.4)
         self.m.rule.params = {k: self.m.params[k] for k in self.m.rule.params}
         self.m.scale_in, self.m.scale_out = self.m.scale_in.double(), self.m.scale_out.double()
-        self.m._adopt()
+        self.m.bind()
 
     def params(self) -> dict[str, Tensor]:
         return {ROLES[k]: v for k, v in self.m.params.items()}

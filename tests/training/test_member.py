@@ -50,7 +50,7 @@ def make(shape="sae", activation=None, *, skip=False, matryoshka=NESTED, sparsit
     for d in member.decoders:
         d /= d.norm(dim=1, keepdim=True)
     member.rule.params = {n: member.params[n] for n in member.rule.params}
-    member._adopt()
+    member.bind()
     x, y = (torch.randn(16, sum(widths), generator=g, dtype=torch.float64) for _ in range(2))
     return member, x, x if member.centred else y
 

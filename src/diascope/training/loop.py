@@ -8,6 +8,7 @@ Interrupting (Ctrl-C) saves a checkpoint; the same call again goes on at that st
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import signal
@@ -32,14 +33,16 @@ from diascope.numerics import Moments, ridge
 from diascope.sites import Site
 from diascope.storage.files import commit_file, commit_folder, read_json, reading, recover_folder, write_json
 from diascope.training.batches import Batches
-from diascope.training.export import calibrate, export
+from diascope.training.export import calibrate, export, fold
 from diascope.training.health import troubles
 from diascope.training.member import Member, StepStats
 from diascope.training.recipe import MemberRecipe, TrainingRecipe
+from diascope.training.start import fingerprint, opened, unfold
 
 LOG_EVERY = 10  # steps
 OUTLIER = 3.0  # a row is counted as an outlier when its norm exceeds this many medians at some site
 SAMPLE = 8192  # rows for starting weights and for calibration
+START = 2048  # rows on which the L0 of a member that starts from dictionaries is measured
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,11 @@ class Group:
         self.seconds = 0.0
         self.said: set[str] = set()
         self.failed: dict[str, str] = {}  # members that broke, and why; the others go on
+        self.starts: dict[str, str] = {}  # fingerprints of the dictionaries that members start from
         self.members = [self._member(i, m) for i, m in enumerate(recipe.members)]
         identity = {"recipe": canonical(recipe), "rows": len(reader), "spool": config_hash(reader.manifest)}
+        if self.starts:
+            identity["starts"] = self.starts
         self.identity = config_hash(identity)
         self._open()
 
@@ -87,10 +93,30 @@ class Group:
                 else [((a,), (b,)) for a, b in zip(recipe.reads, recipe.writes)]
             )
             affine = [least_squares(reader, a, b, rows) for a, b in pairs]
-        member.start(
-            scale_in, scale_out, mean_out, beside(reader, recipe.reads, pick), beside(reader, recipe.writes, pick), affine
-        )
+        x, y = (beside(reader, sites, pick) for sites in (recipe.reads, recipe.writes))
+        member.start(scale_in, scale_out, mean_out, x, y, affine)
+        if recipe.start and not recipe.starts_from:
+            found = opened(recipe)
+            self.starts[recipe.name] = fingerprint(found)
+            unfold(member, found, x[:START])
         return member
+
+    def _start_late(self, member: Member) -> None:
+        """Give a member the weights that other members have now, with thresholds at their targets."""
+        others = {m.recipe.name: m for m in self.members}
+        found = []
+        for name in member.recipe.starts_from:
+            if name in self.failed:
+                raise ArithmeticError(f"{name}, which it starts from, has failed")
+            other = copy.deepcopy(others[name])  # calibration must not touch one that goes on training
+            calibrate(other, self._sample(other.recipe.reads, START))
+            found.append(fold(other, self.model))
+        unfold(member, found, self._sample(member.recipe.reads, START))
+
+    def _sample(self, sites: tuple[Site, ...], most: int) -> Tensor:
+        rows = self.batches.rows
+        pick = rng.generator(self.recipe.seed, "calibrate").choice(rows, min(most, len(rows)), replace=False)
+        return beside(self.reader, sites, pick)
 
     def _open(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -163,6 +189,8 @@ class Group:
         for member, (first, last) in working:
             x, y = (torch.cat([vectors[s] for s in ends], 1) for ends in (member.recipe.reads, member.recipe.writes))
             try:
+                if self.step == first and member.recipe.starts_from:
+                    self._start_late(member)
                 stats = member.step(x, y, self.step - first, last - first)
                 if not math.isfinite(stats.fvu):
                     raise ArithmeticError("its loss is not finite: lower lr, or check the rows for overflow")
@@ -194,13 +222,10 @@ class Group:
 
     def finish(self, calibration: dict[Site, Tensor] | None = None) -> list[Trained]:
         """Calibrate on held-out rows [n, d] by site (else on training rows, whose L0 is a little flattering), fold, prove."""
-        pick = rng.generator(self.recipe.seed, "calibrate").choice(
-            self.batches.rows, min(SAMPLE, len(self.batches.rows)), replace=False
-        )
         out = []
         for member in (m for m in self.members if m.recipe.name not in self.failed):
             reads = member.recipe.reads
-            x = beside(self.reader, reads, pick)
+            x = self._sample(reads, SAMPLE)
             try:
                 before = calibrate(member, x if calibration is None else torch.cat([calibration[s] for s in reads], 1))
                 dictionary, probe = export(member, self.model, x[:64].clone())

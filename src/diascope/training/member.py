@@ -73,9 +73,9 @@ class Member:
         self.scale_in, self.scale_out = torch.ones(d_in), torch.ones(d_out)
         self.since_fired = torch.zeros(S, dtype=torch.int64)
         self._second: dict[str, Tensor] = {}
-        self._adopt()
+        self.bind()
 
-    def _adopt(self) -> None:
+    def bind(self) -> None:
         """The rule's parameters are the member's: one dict is optimised and saved."""
         self.params |= self.rule.params
         self.rule.params = {name: self.params[name] for name in self.rule.params}
@@ -113,7 +113,7 @@ class Member:
             self._start_decoder(g, x, y)
             self._start_encoder(g, x, y)
         self._shrink(x[:1024], y[:1024])
-        self._adopt()
+        self.bind()
         self.rule.start(self.params["b_enc"])
 
     def _start_decoder(self, g: int, x: Tensor, y: Tensor) -> None:
@@ -301,7 +301,7 @@ class Member:
         """Everything that a resumed run needs, as tensors."""
         out = dict(self.params) | {n: getattr(self, n) for n in ("scale_in", "scale_out", "since_fired")}
         out |= {f"second.{n}": v for n, v in self._second.items()}
-        return out | {"scalars": torch.tensor([self.rule.guess, self.rule.weight], dtype=torch.float64)}
+        return out | {"scalars": torch.tensor([self.rule.guess, self.rule.weight, self.rule.first], dtype=torch.float64)}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Continue from what `state` returned."""
@@ -313,8 +313,8 @@ class Member:
             elif name != "scalars":
                 setattr(self, name, value.clone())
         self.rule.params = {name: self.params[name] for name in self.rule.params}
-        self._adopt()
-        self.rule.guess, self.rule.weight = map(float, state["scalars"])
+        self.bind()
+        self.rule.guess, self.rule.weight, self.rule.first = map(float, state["scalars"])
 
 
 def _segments(f: SparseLatents, ends: Tensor) -> SparseLatents:

@@ -12,6 +12,8 @@ from diascope.dictionaries import BatchTopK, Causal, Gated, Joint, JumpReLU, Mat
 from diascope.sites import Site
 from diascope.training.sparsity import Coefficient, Controller, FrequencyPenalty, QuadraticL0
 
+MEMBER = "member:"  # what a start begins with when it is another member of the group
+
 
 @dataclass(frozen=True)
 class MemberRecipe:
@@ -34,6 +36,9 @@ class MemberRecipe:
     """Nested prefixes: fixed, drawn at every step, or None."""
     skip: bool = False
     """Add an affine skip connection (transcoders)."""
+    start: tuple[str, ...] | str = ()
+    """Where the weights start: empty for noise; a finished dictionary of the same shape (fine-tuning); or, for Causal maps, one
+    single-layer dictionary a site. `member:NAME` is another member of the group, as it is when this one begins."""
     skip_start: str = "ridge"
     """Where the skip starts: "ridge" (the least-squares map, found from the stored rows) or "zeros"."""
     l0_target: float = 60.0
@@ -59,6 +64,7 @@ class MemberRecipe:
             given = getattr(self, name)
             given = (given,) if isinstance(given, str | Site) else given
             object.__setattr__(self, name, tuple(str(Site.parse(s)) for s in given))
+        object.__setattr__(self, "start", (self.start,) if isinstance(self.start, str) else tuple(self.start))
         reads, writes = ([Site.parse(s) for s in sites] for sites in (self.sites_in, self.sites_out))
         if isinstance(self.map, OneToOne) and (len(reads), len(writes)) != (1, 1):
             raise ValueError(f"{self.name} has {len(reads)} sites in and {len(writes)} out: give it map=Joint() or Causal()")
@@ -90,6 +96,11 @@ class MemberRecipe:
             raise ValueError(
                 f"{self.name} writes what it reads: an affine skip would copy its input, and no latent would learn"
             )
+
+    @property
+    def starts_from(self) -> tuple[str, ...]:
+        """Names of the members of the group that it starts from."""
+        return tuple(s.removeprefix(MEMBER) for s in self.start if s.startswith(MEMBER))
 
     @property
     def reads(self) -> tuple[Site, ...]:
@@ -143,6 +154,15 @@ class TrainingRecipe:
     def __post_init__(self) -> None:
         if not self.members or len({m.name for m in self.members}) < len(self.members):
             raise ValueError("a group needs at least one member, and each its own name")
+        known = {m.name: m for m in self.members}
+        for m in self.members:
+            for name in m.starts_from:
+                if len(m.starts_from) < len(m.start):
+                    raise ValueError(f"{m.name} starts from members and from folders: give one or the other")
+                if name not in known or known[name].begins >= m.begins:
+                    raise ValueError(
+                        f"{m.name} starts from the member {name!r}, which must exist and begin earlier than it does"
+                    )
         if self.decoder_start not in ("he", "rows"):
             raise ValueError(f"decoder_start is he or rows, not {self.decoder_start!r}")
         for name, low, high in (

@@ -17,12 +17,14 @@ class BatchTopKRule(Rule):
     """k starts at four times its target. The bar is guessed from the last batch, so that one pass over the dense
     pre-activations finds a superset of the k B largest; the exact choice is made among those."""
 
+    opening = 4.0
+
     def __init__(self, recipe: MemberRecipe, run: TrainingRecipe) -> None:
         super().__init__(recipe, run)
         self.theta = torch.zeros(recipe.d_sae)
 
     def select(self, pres: list[Tensor], now: float) -> SparseLatents:
-        k = round(self.recipe.l0_target * (1 + 3 * (1 - now))) * len(pres[0])
+        k = round(self.aim(now)) * len(pres[0])
         near = above(pres, self.guess * 0.9)
         if len(near.index) < k or len(near.index) > 4 * k:  # the guess was off: make another from these pre-activations
             near = above(pres, _guess(pres, k))
@@ -33,6 +35,10 @@ class BatchTopKRule(Rule):
             self.guess = float(bar)
             near = near.kept(near.value >= bar)
         return near
+
+    def adopt(self, b_enc: Tensor, theta: Tensor) -> Tensor:
+        self.guess = float(theta.median())
+        return b_enc
 
     def calibrate(self, pres: Callable[[], Iterator[list[Tensor]]], rows: int) -> float:
         """The k-th largest pre-activation over the rows becomes every latent's threshold: the conversion to JumpReLU."""

@@ -34,6 +34,12 @@ class GatedRule(Rule):
         """At first the magnitude is the gate's own pre-activation."""
         self.params["b_mag"].copy_(b_enc)
 
+    def adopt(self, b_enc: Tensor, theta: Tensor) -> Tensor:
+        """With r = 0 the magnitude's bias is the dictionary's own, and the gate opens where the pre-activation passes theta."""
+        self.params["r"].zero_()
+        self.params["b_mag"].copy_(b_enc)
+        return b_enc - theta
+
     def select(self, pres: list[Tensor], now: float) -> SparseLatents:
         return above(pres, 0.0)
 

@@ -31,6 +31,10 @@ class JumpReLURule(Rule):
     def _bandwidth(self) -> float:
         return self.recipe.activation.bandwidth  # type: ignore[union-attr]
 
+    def adopt(self, b_enc: Tensor, theta: Tensor) -> Tensor:
+        self.params["theta"].copy_(theta)
+        return b_enc
+
     def select(self, pres: list[Tensor], now: float) -> SparseLatents:
         return above(pres, (self.params["theta"].clamp_min_(0.0) - self._bandwidth / 2).clamp_min(0))
 
@@ -45,7 +49,7 @@ class JumpReLURule(Rule):
         theta, B = self.params["theta"][near.index], len(near)
         window = ((near.value - theta).abs() < self._bandwidth / 2).to(df.dtype) / self._bandwidth
         l0 = torch.bincount(near.rows[active], minlength=B).to(df.dtype)
-        cost = now * self.sparsity.cost(l0, self.recipe.l0_target, self.weight)
+        cost = now * self.sparsity.cost(l0, self.aim(now), self.weight)
         per_entry = -theta * window * df - (cost[near.rows] if cost.ndim else cost) * window / B
         if self.recipe.frequency is not None:
             w = torch.bincount(near.index[active], minlength=len(self.params["theta"])).to(df.dtype) / B

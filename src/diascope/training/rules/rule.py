@@ -29,6 +29,7 @@ class Rule:
 
     takes: ClassVar[tuple[type, ...]] = ()  # sparsity controls that make sense here
     frequency: ClassVar[bool] = False  # whether a frequency penalty does
+    opening: ClassVar[float] = 1.0  # L0 aimed at in the first step, in targets
 
     def __init__(self, recipe: MemberRecipe, run: TrainingRecipe) -> None:
         self.recipe, self.run = recipe, run
@@ -36,6 +37,7 @@ class Rule:
         self.sparsity: Sparsity | None = self._chosen()
         self.weight = float(getattr(self.sparsity, "start", 0.0))
         self.guess = 0.0  # the last batch's selection threshold: where the next search starts
+        self.first = self.opening * recipe.l0_target  # L0 aimed at in the first step
         if recipe.frequency is not None and not self.frequency:
             raise ValueError(f"{self._name}: a frequency penalty acts through trained thresholds, so it needs JumpReLU")
 
@@ -55,6 +57,14 @@ class Rule:
 
     def start(self, b_enc: Tensor) -> None:
         """Called once, when the member's weights have their starting values."""
+
+    def adopt(self, b_enc: Tensor, theta: Tensor) -> Tensor:
+        """Take over a finished dictionary's bias and thresholds [S], both in training's units; returns b_enc in training."""
+        return b_enc
+
+    def aim(self, now: float) -> float:
+        """The L0 aimed at: from `first` linearly to the target."""
+        return self.recipe.l0_target + (self.first - self.recipe.l0_target) * (1 - now)
 
     # -- a step
     def select(self, pres: list[Tensor], now: float) -> SparseLatents:

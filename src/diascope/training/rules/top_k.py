@@ -12,8 +12,10 @@ from diascope.training.rules.rule import Rule
 class TopKRule(Rule):
     """k starts at four times its target, as BatchTopK's does."""
 
+    opening = 4.0
+
     def select(self, pres: list[Tensor], now: float) -> SparseLatents:
-        k = round(self.recipe.l0_target * (1 + 3 * (1 - now)))
+        k = round(self.aim(now))
         near = merged([largest(p, k) for p in pres], sum(p.shape[1] for p in pres))
         return near.strongest(k) if len(pres) > 1 else near
 
