@@ -18,7 +18,8 @@ COLUMNS = (
     ("dead", "dead"),
     ("dense", "dense"),
 )
-ROWS = ("dictionary", "affine_part", "ridge", "token_pca", "pca", "random", "mean")
+ROWS = ("dictionary", "affine_part", "ridge", "minus ridge", "token_pca", "pca", "random", "mean")
+PAIRED = ("dictionary", "minus ridge")  # rows whose intervals are shown
 NAMES = {"dictionary": "dictionary", "affine_part": "its affine part", "token_pca": "per-token PCA", "pca": "fixed PCA"}
 
 
@@ -35,7 +36,7 @@ def evaluation_table(name: str, card: Mapping[str, Any]) -> Group:
             *(_value(metrics[row].get(key)) for key, _ in COLUMNS),
             style="bold" if row == "dictionary" else "",
         )
-        if row == "dictionary":
+        if row in PAIRED:
             table.add_row("  95 % ±", *(_interval(metrics[row].get(key)) for key, _ in COLUMNS), style="dim")
     note = (
         f"{facts['tokens']:,} tokens of {facts['documents']} documents of {facts.get('text') or 'the given text'}; losses on {facts['predictions']:,} predictions, "
@@ -54,6 +55,35 @@ def catalogue_table(cards: Mapping[str, Mapping[str, Any]]) -> Table:
         own = card["metrics"]["dictionary"]
         table.add_row(name.replace("--", "/"), *(_value(own.get(key)) for key, _ in COLUMNS))
     return table
+
+
+def chat_table(name: str, report: Mapping[str, Any]) -> Group:
+    """A fine-tuning on conversations (recipes/chat.py): who is better, by how much, and what moved."""
+    columns = [c for c in COLUMNS if c[0] in ("l0", "fvu", "fvu_standardised", "delta_ce", "dead")]
+    table = Table(title=name, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table.add_column("", no_wrap=True)
+    for _, label in columns:
+        table.add_column(label, justify="right", no_wrap=True)
+    for row, card in report["evaluations"].items():
+        own = card["metrics"]["dictionary"]
+        table.add_row(row, *(_value(own.get(key)) for key, _ in columns), style="bold" if row == "tuned" else "")
+        table.add_row("  95 % ±", *(_interval(own.get(key)) for key, _ in columns), style="dim")
+    for row, pair in report["tuned_minus"].items():
+        table.add_row(f"tuned - {row}", *(_value(pair.get(key)) for key, _ in columns))
+        table.add_row("  95 % ±", *(_interval(pair.get(key)) for key, _ in columns), style="dim")
+    m, facts = report["moved"], report["evaluations"]["tuned"]["facts"]
+    cosine, frequency = m["decoder_cosine"], m["frequency"]
+    lines = [
+        f"{facts['tokens']:,} tokens of {facts['documents']} held-out conversations; losses on {facts['predictions']:,} predictions",
+        f"decoder cosines: median {cosine['0.5']:.3f}, 5 % below {cosine['0.05']:.3f}; {m['decoder_cosine_below']['0.9']:.1%} of latents below 0.9",
+        f"latents that fire: {frequency['alive_before']:,} before, {frequency['alive_after']:,} after ({frequency['woke']:,} woke, "
+        f"{frequency['fell_silent']:,} fell silent); {frequency['twice_as_often_or_half']:.1%} fire twice as often or half",
+        "FVU after - before: "
+        + ", ".join(
+            f"{role} {_value(v['after_minus_before'])} ± {_interval(v['after_minus_before'])}" for role, v in m["fvu"].items()
+        ),
+    ]
+    return Group(table, Text("\n".join(lines), style="dim"))
 
 
 def _value(metric: Any) -> str:

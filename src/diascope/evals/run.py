@@ -9,6 +9,7 @@
 | delta_ce | mean CE with y_hat in place of y, minus mean CE of the clean model, in nats a predicted token |
 | recovered | (CE_mean - CE_spliced) / (CE_mean - CE_clean): the ablation is the mean vector |
 | kl, top1 | mean KL(clean || spliced) in nats; share of predictions whose most likely token is unchanged |
+| minus ridge | a transcoder's fvu and delta_ce minus those of the ridge map on the same tokens: what latents add to it |
 | dead, dense | share of latents that never fired in the counted tokens; that fired on more than 10 % |
 
 Over several sites fvu is the mean of the sites' own (each site's errors are divided by its variance), and rows
@@ -20,7 +21,7 @@ for shares of latents.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from diascope.config import config_hash
 from diascope.dictionaries import Dictionary
 from diascope.dictionaries.site_maps import stretches
 from diascope.evals.controls import controls, site_scale
+from diascope.evals.paired import Series, difference
 from diascope.evals.replace import Map, hidden_states, spliced
 from diascope.evals.text import EvalText, Losses
 from diascope.models import Model
@@ -47,6 +49,7 @@ class Evaluation:
     name: str
     metrics: dict[str, dict[str, Estimate | float]]
     facts: dict[str, Any]
+    series: dict[str, Series] = field(default_factory=dict)  # by row, for `difference`; not in the card
 
     def card(self) -> dict[str, Any]:
         """JSON-ready: every number with its n and interval."""
@@ -106,15 +109,22 @@ def evaluate(
         losses = short.losses(clean, hidden)
         ablated = averaged(losses, "mean")
         metrics: dict[str, dict[str, Estimate | float]] = {"clean": {"ce": _mean(losses["clean"].ce, short)}}
+        series: dict[str, Series] = {}
         for label, function in maps[name].items():
             y_hat = function(x, y)
             metrics[label] = _fidelity(whole, y, y_hat, d.config.widths_out)
             if (spent := averaged(losses, label)) is not None:
                 metrics[label] |= _loss_metrics(short, losses["clean"], spent, ablated)
+            delta = None if spent is None else (spent.ce - losses["clean"].ce).double().numpy()
+            series[label] = Series(
+                *_errors(y, y_hat, d.config.widths_out), whole.documents, delta, short.documents_of_predictions
+            )
             if label == "dictionary" and len(d.config.writes) > 1:
                 metrics |= _by_site(d, whole, y, y_hat, short, losses)
         metrics["dictionary"] |= _sparsity(d, x, whole)
-        out[name] = Evaluation(name, metrics, {"text": text} | _facts(model, d, sequences, whole, short, seed))
+        if "ridge" in series:  # what latents add to the best affine map, on the same tokens
+            metrics["minus ridge"] = dict(difference(series["dictionary"], series["ridge"]))
+        out[name] = Evaluation(name, metrics, {"text": text} | _facts(model, d, sequences, whole, short, seed), series)
     return out
 
 
@@ -162,13 +172,19 @@ def _mean(values: Tensor, text: EvalText) -> Estimate:
     return ratio_over_documents(v, np.ones_like(v), text.documents_of_predictions)
 
 
+def _errors(y: Tensor, y_hat: Tensor, widths: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """(squared error, squared deviation) of every row [n], each site divided by its variance where there are several."""
+    by_site = site_scale(y.double(), widths).square()
+    squared, centred = (y.double() - y_hat).square(), (y.double() - y.double().mean(0)).square()
+    return (squared / by_site).sum(1).numpy(), (centred / by_site).sum(1).numpy()
+
+
 def _fidelity(text: EvalText, y: Tensor, y_hat: Tensor, widths: tuple[int, ...]) -> dict[str, Estimate | float]:
     mu, sd = y.double().mean(0), y.double().std(0).clamp_min(1e-12)
-    by_site = site_scale(y.double(), widths).square()
     squared, centred = (y.double() - y_hat).square(), (y.double() - mu).square()
-    docs, norm = text.documents, (y / by_site.sqrt()).norm(dim=1)
+    docs, norm = text.documents, (y / site_scale(y.double(), widths)).norm(dim=1)
     usual = (norm <= 3 * norm.median()).numpy()
-    error, variance = ((v / by_site).sum(1).numpy() for v in (squared, centred))
+    error, variance = _errors(y, y_hat, widths)
     return {
         "fvu": ratio_over_documents(error, variance, docs),
         "fvu_no_outliers": ratio_over_documents(error[usual], variance[usual], docs[usual]),

@@ -28,15 +28,13 @@ class Losses:
 class EvalText:
     """Packed sequences with the positions that count.
 
-    A row is counted when its token is ordinary (not BOS, not special). A prediction is counted when the next position
+    A row is counted when its token is ordinary (not BOS, not special, not in a chat template's prefix). A prediction is counted when the next position
     holds an ordinary token of the same document; its loss belongs to the row that makes it.
     """
 
     def __init__(self, model: Model, sequences: Sequences, *, batch: int = 2) -> None:
         self.model, self.sequences, self.batch = model, sequences, batch
-        tokens = torch.from_numpy(sequences.tokens).long()
-        document = torch.from_numpy(sequences.document)
-        self.rows = model.ordinary(tokens).cpu() & (document >= 0)  # [N, T]
+        self.rows = torch.from_numpy(sequences.rows(model))  # [N, T]
         follows = torch.zeros_like(self.rows)
         restart = torch.from_numpy(sequences.positions[:, 1:]) == 0
         follows[:, :-1] = self.rows[:, 1:] & ~restart

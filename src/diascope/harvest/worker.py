@@ -52,6 +52,8 @@ def harvest(
     """
     sites = [Site.parse(s) for s in plan.sites]
     identity = {"tokens": fingerprint(sequences.tokens), "positions": fingerprint(sequences.positions)}
+    if sequences.role is not None:
+        identity["roles"] = fingerprint(sequences.role)
     manifest = {
         "format": "diascope-spool-1",
         "sites": [str(s) for s in sites],
@@ -84,15 +86,16 @@ def _rows(
 ) -> Rows:
     vectors: dict[Site, list[torch.Tensor]] = {s: [] for s in sites}
     ids: dict[str, list[np.ndarray]] = {"token": [], "document": [], "position": []}
+    rows = sequences.rows(model)
     for start in range(which.start, which.stop, batch):
         here = slice(start, min(start + batch, which.stop))
         tokens = torch.from_numpy(sequences.tokens[here]).long()
         positions = torch.from_numpy(sequences.positions[here]).long()
         seen = model.capture(tokens, sites, positions=positions)
-        keep = seen.mask.cpu() & torch.from_numpy(sequences.document[here] >= 0)
+        kept = rows[here]
+        keep = torch.from_numpy(kept)
         for site in sites:
             vectors[site].append(seen[site][keep.to(seen[site].device)].cpu())
-        kept = keep.numpy()
         ids["token"].append(sequences.tokens[here][kept])
         ids["document"].append(sequences.document[here][kept])
         ids["position"].append(sequences.positions[here][kept])

@@ -58,7 +58,7 @@ Chunk = tuple[dict[Site, torch.Tensor], np.ndarray, np.ndarray]  # vectors [n, d
 
 def live_rows(model: Model, sequences: Sequences, sites: list[Site], *, batch: int = 4) -> Iterator[Chunk]:
     """Rows of `sequences` straight from the model."""
-    rows = counted(model, sequences)
+    rows = sequences.rows(model)
     for start in range(0, len(sequences), batch):
         here = slice(start, min(start + batch, len(sequences)))
         tokens = torch.from_numpy(sequences.tokens[here]).long()
@@ -79,11 +79,6 @@ def stored_rows(reader: RowReader, keep: np.ndarray, sites: list[Site], *, limit
     for start in range(0, n, chunk):
         here = np.arange(start, min(start + chunk, n))
         yield {s: reader.read(s, here) for s in sites}, sequence[here], position[here]
-
-
-def counted(model: Model, sequences: Sequences) -> np.ndarray:
-    """Which tokens are rows [N, T]: ordinary ones of a document."""
-    return model.ordinary(torch.from_numpy(sequences.tokens)).numpy() & (sequences.document >= 0)
 
 
 def sweep(

@@ -5,7 +5,9 @@ acts = model.capture("The Eiffel Tower is in Paris", ["L12.resid_post"])
 acts["L12.resid_post"]        # [B, T, d_model]; acts.mask says which positions are real, non-special tokens
 """
 
+from diascope.models.chat import ROLES, render, template_prefix
+from diascope.models.generation import continuations
 from diascope.models.load import load_model
 from diascope.models.model import Capture, Model
 
-__all__ = ["Capture", "Model", "load_model"]
+__all__ = ["ROLES", "Capture", "Model", "continuations", "load_model", "render", "template_prefix"]

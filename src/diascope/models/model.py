@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from diascope.edits import Edit, Edits, flat
+from diascope.models.chat import render
+from diascope.models.generation import continuations
 from diascope.models.parts import Parts, address, find_parts, width
 from diascope.sites import Site
 
@@ -99,14 +101,8 @@ class Model:
         return [bos, *ids]
 
     def chat_tokens(self, messages: Sequence[dict[str, str]], *, answer_next: bool = True) -> list[int]:
-        """Token ids of a conversation by the tokenizer's chat template, never with a second BOS."""
-        if not getattr(self.tokenizer, "chat_template", None):
-            raise ValueError(f"{self.name} has no chat template: it is a base model, pass plain text")
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=answer_next)
-        ids = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-        while len(ids) > 1 and ids[0] == ids[1] == self.bos_id:
-            ids.pop(0)
-        return ids
+        """Token ids of a conversation by the tokenizer's chat template, never with a second BOS (roles: models.render)."""
+        return render(self, messages, answer_next=answer_next).tokens
 
     def batch(self, texts_or_tokens: Any, *, padding_side: str = "right") -> tuple[Tensor, Tensor]:
         """Token ids [B, T] and attention mask [B, T] (bool) of a text, texts, id lists or an id tensor."""
@@ -275,35 +271,29 @@ class Model:
 
         Each edit's `applied` then holds the number of positions it changed, one entry a forward pass.
         """
-        if not temperature >= 0:
-            raise ValueError(f"temperature is {temperature}: give 0 (greedy) or more")
-        tokens, attention = self.batch(prompt)
+        tokens, _ = self.batch(prompt)
         if len(tokens) > 1:
             raise ValueError(f"generate continues one prompt, got {len(tokens)}: call it once for each")
         edits = flat([edits] if isinstance(edits, Edit) else edits)
         for e in edits:
             e.applied.clear()
-        draw = torch.Generator(self.device).manual_seed(seed)
-        past, new, mask = None, [], attention
-        step = tokens
-        ends = self.module.generation_config.eos_token_id if hasattr(self.module, "generation_config") else None
-        ends = set(ends) if isinstance(ends, list) else {ends, self.tokenizer.eos_token_id}
-        with self.edit(*edits):
-            for _ in range(max_new_tokens):
-                with self._editing(step, mask[:, -step.shape[1] :]):
-                    out = self.parts.trunk(input_ids=step, attention_mask=mask.long(), past_key_values=past, use_cache=True)
-                past = out.past_key_values
-                logits = self.logits_of(out.last_hidden_state[:, -1]).float()[0]
-                if temperature > 0:
-                    token = int(torch.multinomial((logits / temperature).softmax(-1), 1, generator=draw))
-                else:
-                    token = int(logits.argmax())
-                if token in ends:
-                    break
-                new.append(token)
-                step = torch.tensor([[token]], device=self.device)
-                mask = torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
-        return self.tokenizer.decode(new)
+        new = continuations(
+            self, tokens.tolist(), max_new_tokens=max_new_tokens, seeds=[seed], temperature=temperature, edits=edits
+        )
+        return self.tokenizer.decode(new[0])
+
+    @torch.no_grad()
+    def decode_step(self, tokens: Tensor, attention: Tensor, past: Any) -> tuple[Tensor, Any]:
+        """The last position's hidden state [B, d_model] after new `tokens` [B, T], and the grown key-value cache.
+
+        `attention` [B, all tokens so far] (bool) marks what is not padding; active edits act on the new tokens.
+        """
+        arguments: dict[str, Any] = {"attention_mask": attention.long(), "past_key_values": past, "use_cache": True}
+        if "position_ids" in _signature(self.parts.trunk):
+            arguments["position_ids"] = (attention.long().cumsum(-1) - 1).clamp_min(0)[:, -tokens.shape[1] :]
+        with self._editing(tokens, attention[:, -tokens.shape[1] :]):
+            out = self.parts.trunk(input_ids=tokens, **arguments)
+        return out.last_hidden_state[:, -1], out.past_key_values
 
     # -- machinery -----------------------------------------------------------------------------------------------
     def _trunk(self, tokens: Tensor, attention: Tensor, positions: Tensor | None) -> Tensor:

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from diascope import rng
 from diascope.config import to_data
-from diascope.dictionaries import Dictionary, JumpReLU, OneToOne
+from diascope.dictionaries import Dictionary, JumpReLU, OneToOne, with_l0
 from diascope.edits import Edit
 from diascope.evals.text import EvalText
 from diascope.models import Model
@@ -93,7 +93,7 @@ def finetune(
     for p in moving:
         p.requires_grad_(False)
     if calibration is not None:
-        _calibrate(d, calibration)
+        d = with_l0(d, calibration, d.config.l0_target or 60)
     return d, seen
 
 
@@ -153,19 +153,6 @@ def _unit_rows(d: Dictionary) -> None:
     d.encoders[0].mul_(n)
     d.b_enc.mul_(n)
     d.threshold.mul_(n)
-
-
-@torch.no_grad()
-def _calibrate(d: Dictionary, x: Tensor) -> None:
-    """Multiply all thresholds by the factor at which rows x [n, d_in] have the target L0 on average."""
-    k = round((d.config.l0_target or 60) * len(x))
-    unit, found = d.threshold.clamp_min(1e-12), []
-    for chunk in x.split(1024):
-        ratio = d.pre_acts(chunk) / unit
-        found.append(ratio[ratio > 0.25])
-    ratios = torch.cat(found)
-    if len(ratios) > k:
-        d.threshold.copy_(unit * float(torch.topk(ratios, k, sorted=False).values.min()))
 
 
 @contextmanager

@@ -16,9 +16,10 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ from diascope.evals import Evaluation, evaluate
 from diascope.evals.text import EvalText
 from diascope.harvest import Harvest, fingerprint, harvest
 from diascope.latents.build import build_index
-from diascope.latents.examples import counted, stored_rows
+from diascope.latents.examples import stored_rows
 from diascope.models import Model, load_model
 from diascope.recipes.track import check_tracker, tracker
 from diascope.sites import Site
@@ -106,7 +107,16 @@ class RunRecipe:
 class Run:
     """A recipe in a workspace. Each method is a stage; all of them may be called again."""
 
-    def __init__(self, recipe: RunRecipe, workspace: str | Path, stage: Stage = quiet, track: str | None = None) -> None:
+    def __init__(
+        self,
+        recipe: RunRecipe,
+        workspace: str | Path,
+        stage: Stage = quiet,
+        track: str | None = None,
+        *,
+        model: Model | None = None,
+    ) -> None:
+        """`model` is the recipe's, where it is open already."""
         self.track = track
         self.recipe, self.workspace, self.stage = recipe, Path(workspace), stage
         if track:
@@ -123,7 +133,7 @@ class Run:
                 f"{self.workspace} holds a run of another recipe ({_differences(read_json(path), self.identity)}): choose another "
                 "--workspace, or delete it"
             )
-        self._model: Model | None = None
+        self._model = model
         self._corpus: Corpus | None = None
         self._sequences: Sequences | None = None
 
@@ -131,9 +141,7 @@ class Run:
     @property
     def model(self) -> Model:
         if self._model is None:
-            say = self.stage("model", "")
-            self._model = load_model(self.recipe.model, dtype=self.recipe.dtype, progress=lambda line: say(0, 0, line))
-            say(1, 1, f"{self._model.name}, {str(self._model.dtype).removeprefix('torch.')}")
+            self._model = opened_model(self.recipe.model, self.recipe.dtype, self.stage)
         return self._model
 
     @property
@@ -263,27 +271,37 @@ class Run:
         dictionaries = {n: load_dictionary(self.folder(n)) for n in self.names}
         if all("metrics" in d.card for d in dictionaries.values()):
             return None
+        results = self.judge(dictionaries)
+        for name, result in results.items():
+            write_json(self.folder(name) / "card.json", result.card())
+        return results
+
+    def judge(self, dictionaries: Mapping[str, Dictionary]) -> dict[str, Evaluation]:
+        """Evaluate any dictionaries of the harvested sites on this run's evaluation text, with this run's controls."""
         reader, r = RowReader(self.workspace / "spool"), self.recipe
-        sample = np.sort(
-            np.random.Generator(np.random.Philox(key=r.seed)).choice(len(reader), min(16_384, len(reader)), replace=False)
-        )
-        documents = [d for text in self._documents(r.eval_corpus, "evaluate") for d in text]
-        sequences = pack(self.model, documents, context=r.context, max_tokens=r.eval_tokens, seed=r.seed)
+        draw = np.random.Generator(np.random.Philox(key=r.seed))
+        sample = np.sort(draw.choice(len(reader), min(16_384, len(reader)), replace=False))
+
+        def rows(d: Dictionary) -> tuple[Tensor, Tensor]:
+            return beside(reader, d.config.reads, sample), beside(reader, d.config.writes, sample)
+
         with self._timed("evaluation", r.eval_tokens, "tokens"):
-            results = evaluate(
+            return evaluate(
                 self.model,
                 dictionaries,
-                sequences,
-                training_rows=(lambda d: (beside(reader, d.config.reads, sample), beside(reader, d.config.writes, sample)))
-                if r.controls
-                else None,
+                self.eval_sequences,
+                training_rows=rows if r.controls else None,
                 ce_tokens=r.ce_tokens,
                 text=f"held-out documents of {r.corpus}" if r.eval_corpus == "held-out" else r.eval_corpus,
                 progress=self.stage("evaluate", "maps"),
             )
-        for name, result in results.items():
-            write_json(self.folder(name) / "card.json", result.card())
-        return results
+
+    @cached_property
+    def eval_sequences(self) -> Sequences:
+        """The evaluation text, packed."""
+        r = self.recipe
+        documents = [d for text in self._documents(r.eval_corpus, "evaluate") for d in text]
+        return pack(self.model, documents, context=r.context, max_tokens=r.eval_tokens, seed=r.seed)
 
     def _held_out(self, use: str) -> list[Document]:
         """Held-out documents, in two halves by a second hash: thresholds are set on one and judged on the other."""
@@ -313,7 +331,7 @@ class Run:
             raise ValueError(f"the rows in {self.workspace / 'spool'} are of other text than {self.recipe.corpus} holds now")
         sites = list(dict.fromkeys(s for d in dictionaries.values() for s in d.config.reads))
         total = min(self.recipe.index_tokens, len(reader))
-        rows = stored_rows(reader, counted(self.model, self.sequences), sites, limit=total)
+        rows = stored_rows(reader, self.sequences.rows(self.model), sites, limit=total)
         progress = self.stage("index", "")
         with self._timed("index", total, "tokens"):
             return build_index(self.model, dictionaries, self.sequences, rows, folder, total_rows=total, progress=progress)
@@ -333,6 +351,14 @@ class Run:
             "versions": {p: version(p) for p in packages}
             | {"diascope": version("diascope"), "python": platform.python_version()},
         }
+
+
+def opened_model(name: str, dtype: str, stage: Stage) -> Model:
+    """`load_model` with a progress line."""
+    say = stage("model", "")
+    model = load_model(name, dtype=dtype, progress=lambda line: say(0, 0, line))
+    say(1, 1, f"{model.name}, {str(model.dtype).removeprefix('torch.')}")
+    return model
 
 
 def own_place(wanted: str, name: str, taken: dict[str, str]) -> str:

@@ -2,5 +2,6 @@
 
 from diascope.tokens.corpora import Corpus, Document, open_corpus
 from diascope.tokens.packing import Sequences, pack, split
+from diascope.tokens.rollouts import Rollouts, rollouts
 
-__all__ = ["Corpus", "Document", "Sequences", "open_corpus", "pack", "split"]
+__all__ = ["Corpus", "Document", "Rollouts", "Sequences", "open_corpus", "pack", "rollouts", "split"]

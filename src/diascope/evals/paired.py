@@ -1,0 +1,35 @@
+"""Two maps on the same tokens: the difference of their FVU and loss, with the interval of the difference.
+
+Two intervals that overlap say little about a difference: both maps meet the same easy and hard tokens, and that common part
+cancels when documents are resampled for the pair.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from diascope.numerics import Estimate, ratio_over_documents
+
+
+@dataclass(frozen=True)
+class Series:
+    """What a map did on every token: squared error and variance of rows [n], CE minus the clean model's [m], in nats."""
+
+    error: np.ndarray
+    variance: np.ndarray
+    documents: np.ndarray
+    delta_ce: np.ndarray | None
+    documents_of_predictions: np.ndarray
+
+
+def difference(a: Series, b: Series) -> dict[str, Estimate]:
+    """`a` minus `b`: negative where `a` is better. Raises ValueError when they are of different tokens."""
+    if not np.array_equal(a.documents, b.documents) or not np.allclose(a.variance, b.variance):
+        raise ValueError("the two were not judged on the same tokens and targets: evaluate them in one call")
+    out = {"fvu": ratio_over_documents(a.error - b.error, a.variance, a.documents)}
+    if a.delta_ce is not None and b.delta_ce is not None:
+        delta = a.delta_ce - b.delta_ce
+        out["delta_ce"] = ratio_over_documents(delta, np.ones_like(delta), a.documents_of_predictions)
+    return out

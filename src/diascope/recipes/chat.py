@@ -1,0 +1,130 @@
+"""From a dictionary of plain text to one of a chat model's conversations, and what moved on the way.
+
+1. The model answers prompts by sampling (tokens/rollouts.py); one in ten conversations is held out.
+2. One group on the same batches: `tuned` starts from the given dictionary, `scratch` from noise.
+3. Four are judged on held-out conversations: `unchanged`; `thresholds` (unchanged but for thresholds set again on
+   conversations, to the same target L0); `tuned`; `scratch`.
+4. <workspace>/report.json: their numbers, tuned minus each of the others on the same tokens, and what moved (evals/moved.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diascope.config import to_data, within
+from diascope.dictionaries import BatchTopK, Dictionary, JumpReLU, load_dictionary, with_l0
+from diascope.evals import Evaluation, difference, moved
+from diascope.evals.text import EvalText
+from diascope.models import ROLES, Model
+from diascope.recipes.gemma_scope_2 import scaled
+from diascope.recipes.run import Run, RunRecipe, Stage, opened_model, quiet
+from diascope.storage.files import write_json
+from diascope.tokens import Rollouts, open_corpus, pack, rollouts, split
+from diascope.training import MemberRecipe
+
+
+@dataclass(frozen=True)
+class ChatTuning:
+    """How a dictionary is fine-tuned on conversations."""
+
+    model: str = "smollm2-135m-instruct"
+    """The chat model: package alias, GGUF file, folder or hub id."""
+    rollouts: Rollouts = field(default_factory=Rollouts)
+    """Its conversations."""
+    conversations: str = ""
+    """A file of conversations to use as they are (jsonl, `messages` a line) instead of sampling."""
+    epochs: float = 2.0
+    """Passes over their rows."""
+    eval_tokens: int = 16_384
+    """Tokens of held-out conversations for L0, FVU and density."""
+    ce_tokens: int = 8_192
+    """Tokens of them for CE and KL."""
+    seed: int = 0
+    """Seed of the starting weights and of the order of rows."""
+
+    def __post_init__(self) -> None:
+        within("epochs", self.epochs, 1e-6, 1e6)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a chat fine-tuning gave."""
+
+    dictionaries: dict[str, Dictionary]
+    evaluations: dict[str, Evaluation]
+    report: dict[str, Any]
+
+
+def chat(dictionary: str, config: ChatTuning, workspace: str | Path, *, stage: Stage = quiet) -> Tuned:
+    """Fine-tune `dictionary` (a folder of any format, or another name) on the chat model's own conversations.
+
+    Interrupted, the same call goes on. Raises ValueError where the dictionary has no thresholds, where the model has no chat
+    template, or where the workspace holds another run.
+    """
+    base, workspace = load_dictionary(dictionary), Path(workspace)
+    member = _member(base, dictionary)
+    model = opened_model(config.model, "auto", stage)
+    source = config.conversations or str(
+        rollouts(model, config.rollouts, workspace / "rollouts", progress=stage("rollouts", "conversations"))
+    )
+    run = Run(_recipe(config, member, model, source), workspace, stage, model=model)
+    run.train()
+    rows = run.calibration_rows()
+    found = {"unchanged": base, "thresholds": with_l0(base, base.inputs(rows), member.l0_target)}
+    found |= {n: load_dictionary(run.folder(n)) for n in run.names}
+    evaluations = run.judge(found)
+    for name in run.names:
+        write_json(run.folder(name) / "card.json", evaluations[name].card())
+    report = _report(run, found, evaluations)
+    write_json(workspace / "report.json", report)
+    return Tuned(found, evaluations, report)
+
+
+def _member(base: Dictionary, name: str) -> MemberRecipe:
+    c = base.config
+    if not isinstance(c.activation, JumpReLU):
+        raise ValueError(f"fine-tuning on conversations takes JumpReLU dictionaries, not this {c.title}")
+    k = round(c.l0_target or 60)
+    return MemberRecipe(
+        "tuned", c.sites_in, c.sites_out, c.map, c.d_sae, BatchTopK(k), c.matryoshka, c.skip, start=name, l0_target=float(k)
+    )
+
+
+def _recipe(config: ChatTuning, member: MemberRecipe, model: Model, source: str) -> RunRecipe:
+    base = RunRecipe(scaled((member,), 1024))
+    train, _ = split(open_corpus(source), held_out=base.held_out, seed=base.seed)
+    tokens = pack(model, train, context=base.context, max_tokens=2**40, seed=base.seed).tokens.size
+    members = (member, replace(member, name="scratch", start=()))
+    training = replace(scaled(members, tokens, epochs=config.epochs), seed=config.seed)
+    return replace(
+        base, training=training, name="chat", model=config.model, corpus=source, tokens=tokens, controls=False,
+        eval_corpus="held-out", eval_tokens=config.eval_tokens, ce_tokens=config.ce_tokens,
+    )  # fmt: skip
+
+
+def _report(run: Run, found: dict[str, Dictionary], evaluations: dict[str, Evaluation]) -> dict[str, Any]:
+    ours = evaluations["tuned"].series["dictionary"]
+    pairs = {n: difference(ours, e.series["dictionary"]) for n, e in evaluations.items() if n != "tuned"}
+    text = EvalText(run.model, run.eval_sequences)
+    seen = text.capture(list(found["tuned"].sites))
+    roles = run.eval_sequences.role
+    spoken = roles[text.rows.numpy()] if roles is not None else np.zeros(len(text.documents), np.int8)
+    what = moved(
+        found["thresholds"],
+        found["tuned"],
+        found["tuned"].inputs(seen),
+        found["tuned"].targets(seen),
+        text.documents,
+        {ROLES[r]: spoken == r for r in np.unique(spoken)},
+    )
+    return {
+        "schema": "diascope-chat-1",
+        "config": to_data(run.recipe),
+        "evaluations": {n: e.card() for n, e in evaluations.items()},
+        "tuned_minus": {n: {m: asdict(v) for m, v in pair.items()} for n, pair in pairs.items()},
+        "moved": what.report(),
+    }

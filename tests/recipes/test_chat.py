@@ -1,0 +1,151 @@
+"""Fine-tuning on a chat model's own conversations, on a toy model with a template."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from diascope.dictionaries import BatchTopK, Matryoshka, TopK, load_dictionary, save_dictionary, with_l0
+from diascope.evals import difference, moved
+from diascope.models import ROLES, load_model
+from diascope.models.toy import byte_tokenizer, toy_module
+from diascope.recipes.chat import ChatTuning, chat
+from diascope.recipes.gemma_scope_2 import scaled
+from diascope.recipes.run import Run, RunRecipe
+from diascope.tokens import Document, Rollouts, open_corpus, pack, rollouts
+from diascope.training import MemberRecipe
+
+TEMPLATE = (
+    "{% for m in messages %}{{ bos_token }}{{ m.role }}\n{{ m.content }}{{ eos_token }}\n{% endfor %}"
+    "{% if add_generation_prompt %}{{ bos_token }}assistant\n{% endif %}"
+)
+SAMPLING = {"count": 80, "max_new_tokens": 24, "batch": 16}
+
+
+@pytest.fixture(scope="module")
+def subject(tmp_path_factory):
+    """A toy chat model in a folder, prompts, and a dictionary of its plain text."""
+    folder = tmp_path_factory.mktemp("chat")
+    module, tokenizer = toy_module(), byte_tokenizer()
+    tokenizer.chat_template = TEMPLATE
+    module.save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    (folder / "prompts.txt").write_text("\n\n".join(f"what is {i} and {i * 7 % 13}?" for i in range(90)))
+    (folder / "text.txt").write_text("\n\n".join(f"number {i} " + "the cat sat on a mat " * 5 for i in range(200)))
+    member = MemberRecipe("sae", "L1.resid_post", "L1.resid_post", d_sae=64, activation=BatchTopK(8),
+                          matryoshka=Matryoshka((16, 64), (1.0, 1.0)), l0_target=8.0)  # fmt: skip
+    recipe = RunRecipe(scaled((member,), 8000, batch=256), model=str(folder / "model"), corpus=str(folder / "text.txt"),
+                       tokens=8000, context=64, calibration_tokens=512, eval_tokens=512, ce_tokens=512)  # fmt: skip
+    Run(recipe, folder / "base").train()
+    return folder
+
+
+def tuning(folder, **more):
+    sampling = Rollouts(str(folder / "prompts.txt"), **SAMPLING)
+    return ChatTuning(model=str(folder / "model"), rollouts=sampling, eval_tokens=1024, ce_tokens=512, **more)
+
+
+def test_rollouts_are_the_same_however_often_they_are_interrupted(subject, tmp_path):
+    model, config = load_model(subject / "model"), Rollouts(str(subject / "prompts.txt"), **SAMPLING)
+    whole = rollouts(model, config, tmp_path / "a")
+
+    def stop(done, total):
+        if done > 64:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        rollouts(model, config, tmp_path / "b", progress=stop)
+    assert not (tmp_path / "b" / "rollouts.jsonl").exists()
+    assert rollouts(model, config, tmp_path / "b").read_bytes() == whole.read_bytes()
+    lines = [json.loads(line) for line in whole.read_text().splitlines()]
+    assert len(lines) == 80 and len({line["prompt"] for line in lines}) == 80
+    assert [m["role"] for m in lines[0]["messages"]] == ["user", "assistant"]
+    assert lines[0]["messages"][1]["content"] and len({line["messages"][1]["content"] for line in lines}) > 70
+    with pytest.raises(ValueError, match="another model or sampling"):
+        rollouts(model, Rollouts(str(subject / "prompts.txt"), seed=1, **SAMPLING), tmp_path / "a")
+
+
+def test_a_base_model_has_no_conversations(toy, tmp_path):
+    (tmp_path / "p.txt").write_text("who?")
+    with pytest.raises(ValueError, match="no chat template"):
+        rollouts(toy, Rollouts(str(tmp_path / "p.txt")), tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+
+
+def test_conversations_are_packed_whole_with_roles_and_without_the_prefix(subject):
+    model = load_model(subject / "model")
+    talk = ({"role": "user", "content": "u" * 10}, {"role": "assistant", "content": "v" * 20})
+    documents = [Document(f"d{i}", "", talk) for i in range(9)] + [Document("t", "plain text " * 8)]
+    s = pack(model, documents, context=100, max_tokens=10**6)
+    assert s.role is not None
+    rows = s.rows(model)
+    for i in range(9):
+        here = s.document == i
+        assert len(np.unique(np.nonzero(here)[0])) == 1  # in one sequence
+        text = model.tokenizer.decode(s.tokens[here].tolist())
+        assert text == "<bos>user\n" + "u" * 10 + "<eos>\n<bos>assistant\n" + "v" * 20 + "<eos>\n"
+        counts = {ROLES[r]: int((s.role[here & rows] == r).sum()) for r in np.unique(s.role[here & rows])}
+        assert counts == {"template": len("\nassistant\n\n"), "user": 10, "assistant": 20}  # no `user\n` of the prefix
+    assert (s.role[s.document == 9] == 0).all()
+
+
+def test_the_report_says_who_is_better_and_what_moved(subject, tmp_path):
+    base = str(subject / "base" / "dictionaries" / "sae")
+    result = chat(base, tuning(subject, epochs=4.0), tmp_path / "w")
+    report = json.loads((tmp_path / "w" / "report.json").read_text())
+    assert set(report["evaluations"]) == {"unchanged", "thresholds", "tuned", "scratch"}
+    assert set(report["tuned_minus"]) == {"unchanged", "thresholds", "scratch"}
+    fvu = {n: e.metrics["dictionary"]["fvu"].value for n, e in result.evaluations.items()}
+    assert fvu["tuned"] < fvu["unchanged"] and report["tuned_minus"]["unchanged"]["fvu"]["high"] < 0
+    assert report["tuned_minus"]["unchanged"]["fvu"]["value"] == pytest.approx(fvu["tuned"] - fvu["unchanged"], abs=1e-9)
+    assert set(report["moved"]["fvu"]) == {"all", "template", "user", "assistant"}
+    assert 0.2 < report["moved"]["decoder_cosine"]["0.5"] < 1
+    l0 = {n: e.metrics["dictionary"]["l0"].value for n, e in result.evaluations.items()}
+    assert abs(l0["thresholds"] - 8) < abs(l0["unchanged"] - 8) + 1e-9
+    again = chat(base, tuning(subject, epochs=4.0), tmp_path / "w")
+    assert torch.equal(again.dictionaries["tuned"].W_dec, result.dictionaries["tuned"].W_dec)
+
+
+def test_what_did_not_move_is_said_not_to_have_moved(subject):
+    d = load_dictionary(subject / "base" / "dictionaries" / "sae")
+    model = load_model(subject / "model")
+    s = pack(model, open_corpus(str(subject / "text.txt")).documents, context=64, max_tokens=2048)
+    x = model.capture(torch.from_numpy(s.tokens).long(), "L1.resid_post")["L1.resid_post"][torch.from_numpy(s.rows(model))]
+    documents = s.document[s.rows(model)]
+    report = moved(d, d, x, x, documents).report()
+    assert report["decoder_cosine"]["0.05"] == pytest.approx(1) and report["frequency"]["woke"] == 0
+    assert report["fvu"]["all"]["after_minus_before"] == {
+        **report["fvu"]["all"]["after_minus_before"],
+        "value": 0.0,
+        "low": 0.0,
+        "high": 0.0,
+    }
+    with pytest.raises(ValueError, match="another shape"):
+        moved(d, d.prefix(16), x, x, documents)
+    half = with_l0(d, x, 4.0)
+    assert float(half.encode(x).counts.float().mean()) == pytest.approx(4, abs=0.02) and half.probe is None
+
+
+def test_differences_need_the_same_tokens(subject):
+    from dataclasses import replace
+
+    from diascope.evals import Series
+
+    a = Series(np.ones(4), np.ones(4) * 2, np.array([0, 0, 1, 1]), np.ones(4), np.array([0, 0, 1, 1]))
+    b = replace(a, error=np.zeros(4), delta_ce=np.zeros(4))
+    assert difference(a, b)["fvu"].value == 0.5 and difference(a, b)["delta_ce"].value == 1.0
+    with pytest.raises(ValueError, match="not judged on the same tokens"):
+        difference(a, replace(b, documents=np.array([0, 1, 1, 1])))
+
+
+def test_a_dictionary_without_thresholds_is_refused(subject, tmp_path):
+    d = load_dictionary(subject / "base" / "dictionaries" / "sae")
+    from dataclasses import replace
+
+    from diascope.dictionaries import Dictionary
+
+    topk = Dictionary(replace(d.config, activation=TopK(4), matryoshka=None), d.tensors())
+    save_dictionary(topk, tmp_path / "topk")
+    with pytest.raises(ValueError, match="takes JumpReLU"):
+        chat(str(tmp_path / "topk"), tuning(subject), tmp_path / "w")
