@@ -1,18 +1,20 @@
 """Fine-tuning on a chat model's own conversations, on a toy model with a template."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from diascope.dictionaries import BatchTopK, Matryoshka, TopK, load_dictionary, save_dictionary, with_l0
-from diascope.evals import difference, moved
+from diascope.dictionaries import BatchTopK, Dictionary, Matryoshka, TopK, load_dictionary, save_dictionary, with_l0
+from diascope.evals import Series, difference, moved
 from diascope.models import ROLES, load_model
 from diascope.models.toy import byte_tokenizer, toy_module
 from diascope.recipes.chat import ChatTuning, chat
 from diascope.recipes.gemma_scope_2 import scaled
 from diascope.recipes.run import Run, RunRecipe
+from diascope.recipes.tune_model import ModelTuning, tune_model
 from diascope.tokens import Document, Rollouts, open_corpus, pack, rollouts
 from diascope.training import MemberRecipe
 
@@ -128,10 +130,6 @@ def test_what_did_not_move_is_said_not_to_have_moved(subject):
 
 
 def test_differences_need_the_same_tokens(subject):
-    from dataclasses import replace
-
-    from diascope.evals import Series
-
     a = Series(np.ones(4), np.ones(4) * 2, np.array([0, 0, 1, 1]), np.ones(4), np.array([0, 0, 1, 1]))
     b = replace(a, error=np.zeros(4), delta_ce=np.zeros(4))
     assert difference(a, b)["fvu"].value == 0.5 and difference(a, b)["delta_ce"].value == 1.0
@@ -141,11 +139,34 @@ def test_differences_need_the_same_tokens(subject):
 
 def test_a_dictionary_without_thresholds_is_refused(subject, tmp_path):
     d = load_dictionary(subject / "base" / "dictionaries" / "sae")
-    from dataclasses import replace
-
-    from diascope.dictionaries import Dictionary
-
     topk = Dictionary(replace(d.config, activation=TopK(4), matryoshka=None), d.tensors())
     save_dictionary(topk, tmp_path / "topk")
     with pytest.raises(ValueError, match="takes JumpReLU"):
         chat(str(tmp_path / "topk"), tuning(subject), tmp_path / "w")
+
+
+@pytest.mark.parametrize(
+    "line", ['{"text": "long enough to be packed, but it is no conversation"}', '{"messages": [{"role": "user"}]}']
+)
+def test_conversations_of_the_user_s_own_are_checked(subject, tmp_path, line):
+    (tmp_path / "c.jsonl").write_text("\n".join([line] * 40))
+    base = str(subject / "base" / "dictionaries" / "sae")
+    with pytest.raises(ValueError, match=r"plain text|message that is not"):
+        chat(base, replace(tuning(subject), conversations=str(tmp_path / "c.jsonl")), tmp_path / "w")
+
+
+def test_the_model_is_tuned_on_its_answers_alone(subject, tmp_path):
+    model = load_model(subject / "model")
+    talk = [
+        Document(f"d{i}", "", ({"role": "user", "content": "what?"}, {"role": "assistant", "content": "abcabc"}))
+        for i in range(8)
+    ]
+    losses = tune_model(model, talk, tmp_path / "tuned", ModelTuning(steps=40, batch=4, lr=3e-3))
+    assert losses[-1] < 0.7 * losses[0]
+    again = load_model(tmp_path / "tuned")
+    ids = again.chat_tokens([{"role": "user", "content": "what?"}])
+    assert torch.equal(again.logits([ids]), model.logits([ids]))
+    before = load_model(subject / "model").logits([ids]).softmax(-1)[0, -1, again.tokenize("a")[1]]
+    assert again.logits([ids]).softmax(-1)[0, -1, again.tokenize("a")[1]] > 2 * before
+    with pytest.raises(ValueError, match="exists already"):
+        tune_model(model, talk, tmp_path / "tuned")

@@ -82,7 +82,7 @@ def evaluate(
     if not dictionaries:
         return {}
     for name, d in dictionaries.items():
-        _check_fits(model, name, d)
+        check_fits(model, name, d)
     whole = EvalText(model, sequences)
     short = EvalText(model, _first(sequences, ce_tokens))
     sites = list(dict.fromkeys(s for d in dictionaries.values() for s in d.sites))
@@ -128,7 +128,8 @@ def evaluate(
     return out
 
 
-def _check_fits(model: Model, name: str, d: Dictionary) -> None:
+def check_fits(model: Model, name: str, d: Dictionary) -> None:
+    """ValueError where `model` lacks a site of `d`, or has another width there."""
     for sites, widths in ((d.config.reads, d.config.widths_in), (d.config.writes, d.config.widths_out)):
         for site, width in zip(sites, widths, strict=True):
             if model.width(site) != width:

@@ -18,6 +18,7 @@ import numpy as np
 from diascope.config import to_data, within
 from diascope.dictionaries import BatchTopK, Dictionary, JumpReLU, load_dictionary, with_l0
 from diascope.evals import Evaluation, difference, moved
+from diascope.evals.run import check_fits
 from diascope.evals.text import EvalText
 from diascope.models import ROLES, Model
 from diascope.recipes.gemma_scope_2 import scaled
@@ -68,6 +69,7 @@ def chat(dictionary: str, config: ChatTuning, workspace: str | Path, *, stage: S
     base, workspace = load_dictionary(dictionary), Path(workspace)
     member = _member(base, dictionary)
     model = opened_model(config.model, "auto", stage)
+    check_fits(model, dictionary, base)  # said now, not after an hour of sampling
     source = config.conversations or str(
         rollouts(model, config.rollouts, workspace / "rollouts", progress=stage("rollouts", "conversations"))
     )
@@ -96,7 +98,10 @@ def _member(base: Dictionary, name: str) -> MemberRecipe:
 
 def _recipe(config: ChatTuning, member: MemberRecipe, model: Model, source: str) -> RunRecipe:
     base = RunRecipe(scaled((member,), 1024))
-    train, _ = split(open_corpus(source), held_out=base.held_out, seed=base.seed)
+    corpus = open_corpus(source)
+    if not all(d.messages for d in corpus.documents):
+        raise ValueError(f'{source} holds plain text: give a jsonl file with "messages" in each line')
+    train, _ = split(corpus, held_out=base.held_out, seed=base.seed)
     tokens = pack(model, train, context=base.context, max_tokens=2**40, seed=base.seed).tokens.size
     members = (member, replace(member, name="scratch", start=()))
     training = replace(scaled(members, tokens, epochs=config.epochs), seed=config.seed)

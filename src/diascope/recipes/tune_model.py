@@ -83,7 +83,7 @@ def tune_model(
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
         progress(step + 1, config.steps, f"loss {losses[-1]:.3f}")
     with commit_folder(folder) as work:
         model.module.save_pretrained(work)

@@ -1,0 +1,36 @@
+"""The command line: one verb a stage. Wrong input ends with one sentence and exit code 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+
+from diascope.cli.carry import Convert, Publish
+from diascope.cli.judge import Eval, Explore, Inspect, Verify
+from diascope.cli.make import Chat, Demo, Finetune, Suite, Train
+from diascope.cli.terminal import out
+
+COMMANDS = {
+    "demo": Demo, "train": Train, "suite": Suite, "finetune": Finetune, "chat": Chat, "eval": Eval, "convert": Convert,
+    "inspect": Inspect, "publish": Publish, "explore": Explore, "verify": Verify,
+}  # fmt: skip
+
+
+def main() -> None:
+    """Entry point of the `diascope` command."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    command = tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="diascope", description=__doc__)
+    try:
+        command.run()
+    except KeyboardInterrupt as stop:
+        out.print(f"[yellow]interrupted[/yellow] {stop}")
+        sys.exit(130)
+    except (ValueError, OSError, RuntimeError) as error:
+        if os.environ.get("DIASCOPE_TRACEBACK"):
+            raise
+        Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(2)

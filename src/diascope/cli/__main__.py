@@ -1,0 +1,5 @@
+"""`python -m diascope.cli`."""
+
+from diascope.cli import main
+
+main()

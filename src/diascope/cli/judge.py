@@ -1,0 +1,154 @@
+"""Verbs that look at dictionaries: eval, verify, inspect, explore."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from diascope.cli.terminal import ends, explore, out, some, tables
+from diascope.config import within
+from diascope.progress import Bars
+
+
+@dataclass
+class Eval:
+    """Evaluate dictionaries of any readable format on text, beside controls."""
+
+    dictionary: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Folders of any readable format, hub paths, SAELens releases and ids, or Neuronpedia ids."""
+    sites: tuple[str, ...] = ()
+    """Where they read and write, for formats that do not say: one site, or IN:OUT (several parted by commas)."""
+    model: str = "gemma-3-270m"
+    """The model that they were trained on."""
+    text: str = "wikipedia-passages"
+    """Evaluation text."""
+    field: str = "text"
+    """Text column of jsonl and parquet."""
+    tokens: int = 16_384
+    """Tokens for L0, FVU and density."""
+    ce_tokens: int = 4_096
+    """Tokens for CE and KL; the unembedding costs more than the trunk."""
+    fit_text: str | None = "wikipedia-sample"
+    """Text on which the controls are fitted; None evaluates without controls."""
+    context: int = 512
+    """Tokens a sequence."""
+    json: Path | None = None
+    """Also write the cards to this file."""
+
+    def run(self) -> None:
+        from diascope.dictionaries import load_dictionary
+        from diascope.evals import evaluate, rows_of
+        from diascope.models import load_model
+        from diascope.storage.files import write_json
+        from diascope.tokens import open_corpus, pack
+
+        some(self.dictionary)
+        within("context", self.context, 32, 2**20, "tokens a sequence")
+        within("tokens", self.tokens, self.context, 2**60, "tokens, at least one sequence")
+        within("ce-tokens", self.ce_tokens, self.context, 2**60, "tokens, at least one sequence")
+        if self.json and (self.json.is_dir() or not self.json.parent.is_dir()):
+            raise ValueError(f"cannot write {self.json}: it is a folder, or its folder does not exist")
+        dictionaries = {p: load_dictionary(p, sites=ends(self.sites)) for p in self.dictionary}
+        with Bars(out) as bars:
+            say = bars.stage("model", "")
+            model = load_model(self.model, progress=lambda line: say(0, 0, line))
+            say(1, 1, model.name)
+            sequences = pack(
+                model, open_corpus(self.text, field=self.field).documents, context=self.context, max_tokens=self.tokens
+            )
+            rows = None
+            if self.fit_text:
+                other = open_corpus(self.fit_text, field=self.field).documents
+                rows = rows_of(model, pack(model, other, context=self.context, max_tokens=8_192))
+            results = evaluate(
+                model,
+                dictionaries,
+                sequences,
+                training_rows=rows,
+                ce_tokens=self.ce_tokens,
+                text=self.text,
+                progress=bars.stage("evaluate", "maps"),
+            )
+        tables({name: r.card() for name, r in results.items()})
+        if self.json:
+            write_json(self.json, {name: r.card() for name, r in results.items()})
+
+
+@dataclass
+class Verify:
+    """Check dictionaries against their probes, and stored examples against the model."""
+
+    dictionary: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Folders or other names of dictionaries to check."""
+    sites: tuple[str, ...] = ()
+    """Where they read and write, for formats that do not say: one site, or IN:OUT (several parted by commas)."""
+    model: str | None = None
+    """The model through which stored examples (examples.safetensors) are run."""
+
+    def run(self) -> None:
+        from diascope.models import load_model
+        from diascope.recipes.verify import verify
+
+        some(self.dictionary)
+        model = load_model(self.model) if self.model else None
+        failed = []
+        for path in self.dictionary:
+            try:
+                v = verify(path, model, sites=ends(self.sites))
+            except ValueError as error:
+                failed.append(str(error))
+                continue
+            found = "probes agree" if v.probes else "no probes"
+            if v.examples:
+                found += f"; {v.examples} stored activations, median relative error {v.median_error:.2g}"
+            elif model:
+                found += "; no stored examples, so the model was not needed"
+            if v.ok:
+                out.print(f"{path}: {found}", markup=False)
+            else:
+                failed.append(f"{path}: {found}: wrong hook, missing norm gain, or another model?")
+        if failed:
+            raise ValueError("\n".join(failed))
+
+
+@dataclass
+class Inspect:
+    """Say what a dictionary is: kind, shapes, hook points, norms, provenance, and which formats could hold it."""
+
+    dictionary: Annotated[str, tyro.conf.Positional]
+    """Folder, hub path, SAELens release and id, or Neuronpedia id."""
+    sites: tuple[str, ...] = ()
+    """Where it reads and writes, for formats that do not say: one site, or IN:OUT (several parted by commas)."""
+    model: str | None = None
+    """Whose activations it reads, likewise."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+    def run(self) -> None:
+        from diascope.dictionaries.inspection import inspect
+
+        found = inspect(self.dictionary, sites=ends(self.sites), model=self.model)
+        if self.json:
+            out.print_json(data=found.data())
+            return
+        from diascope.tables import inspection_table
+
+        out.print(inspection_table(found.facts, found.shapes, found.formats))
+
+
+@dataclass
+class Explore:
+    """Serve the explorer for a workspace or an index folder."""
+
+    folder: Annotated[Path, tyro.conf.Positional] = Path("workspace")
+    """A workspace made by `demo` or `train`, or an index folder."""
+    port: int = 7400
+    """Port; 0 takes any free one."""
+    model: bool = True
+    """Load the model too, for trying texts; without it the explorer browses only and starts in a second."""
+
+    def run(self) -> None:
+        explore(self.folder, self.port, model=self.model)

@@ -1,0 +1,233 @@
+"""Verbs that make dictionaries: demo, train, suite, finetune, chat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from diascope.cli.terminal import carry_out, explore, out
+from diascope.config import within
+from diascope.progress import Bars
+
+
+@dataclass
+class Demo:
+    """Train, evaluate and explore an SAE and a skip-transcoder on the real Gemma 3 270M, from nothing."""
+
+    tokens: int = 250_000
+    """Tokens of text to harvest."""
+    text: str = "wikipedia-sample"
+    """Training text; the sample holds about 650,000 tokens, wikipedia-sample+brown about 1,900,000 (brown needs npm)."""
+    epochs: float = 2.0
+    """Passes over the harvested rows."""
+    seed: int = 0
+    """Seed of the starting weights and of the order of rows."""
+    eval_tokens: int = 16_384
+    """Tokens of the evaluation text for L0, FVU and density."""
+    ce_tokens: int = 2_048
+    """Tokens of it for CE and KL; the unembedding costs more than the trunk."""
+    workspace: Path = Path("workspace")
+    """Folder for everything that is made; the same command goes on where it stopped."""
+    serve: bool = True
+    """Serve the explorer at the end."""
+    port: int = 7400
+    """Port of the explorer; 0 takes any free one."""
+
+    def run(self) -> None:
+        from diascope.explorer.server import bind
+        from diascope.recipes.demo import demo
+
+        if self.serve:
+            bind(self.port).close()  # a port in use is said now, not at the end
+        budget = {"epochs": self.epochs, "eval_tokens": self.eval_tokens, "ce_tokens": self.ce_tokens}
+        carry_out(demo(self.tokens, corpus=self.text, seed=self.seed, **budget), self.workspace)
+        if self.serve:
+            explore(self.workspace, self.port, model=True)
+
+
+@dataclass
+class Train:
+    """Train SAEs and skip-transcoders on any model and text, evaluate them and build their index."""
+
+    site: tuple[str, ...] = ("L12.resid_post",)
+    """Sites: L12.resid_post for an SAE, L12.mlp_in:L12.mlp_out for a skip-transcoder."""
+    model: str = "gemma-3-270m"
+    """Package alias, GGUF file, model folder or hub id."""
+    text: str = "wikipedia-sample"
+    """Training text: packaged corpus, .txt, .jsonl or .parquet file, or hf:<data set>."""
+    field: str = "text"
+    """Text column of jsonl, parquet and data sets."""
+    tokens: int = 250_000
+    """Tokens of text to harvest."""
+    latents: int = 16384
+    """Width of each dictionary."""
+    l0: float = 60.0
+    """Target number of active latents a token."""
+    epochs: float = 2.0
+    """Passes over the harvested rows."""
+    eval_text: str = "held-out"
+    """Evaluation text; held-out takes the training text's own held-out documents."""
+    held_out: float = 0.1
+    """Share of documents held out, by the hash of their names."""
+    workspace: Path = Path("workspace")
+    """Folder for everything that is made; the same command goes on where it stopped."""
+    track: Literal["wandb", "trackio"] | None = None
+    """Also send the training log to this tracker (install it first)."""
+
+    def run(self) -> None:
+        from diascope.recipes.gemma_scope_2 import small
+        from diascope.recipes.run import RunRecipe
+        from diascope.sites import Site
+
+        pairs = tuple((a, b or a) for a, _, b in (s.partition(":") for s in self.site))
+        pairs = tuple((str(Site.parse(a)), str(Site.parse(b))) for a, b in pairs)
+        if not pairs or len({a == b for a, b in pairs}) != len(pairs):
+            raise ValueError(
+                "this command trains one SAE, one transcoder, or one of each; call it again with another --workspace"
+            )
+        training = small(pairs, d_sae=self.latents, l0=self.l0, tokens=self.tokens, epochs=self.epochs)
+        recipe = RunRecipe(
+            training, name="train", model=self.model, corpus=self.text, field=self.field, tokens=self.tokens,
+            held_out=self.held_out, eval_corpus=self.eval_text,
+        )  # fmt: skip
+        carry_out(recipe, self.workspace, self.track)
+
+
+@dataclass
+class Suite:
+    """Train the release's catalogue for one model in one pass: every layer and site, transcoders, crosscoder and CLTs."""
+
+    model: str = "gemma-3-270m"
+    """Package alias, GGUF file, model folder or hub id."""
+    layers: int = 18
+    """Layers of that model."""
+    text: str = "wikipedia-sample"
+    """Training text: packaged corpus, .txt, .jsonl or .parquet file, or hf:<data set>."""
+    field: str = "text"
+    """Text column of jsonl, parquet and data sets."""
+    tokens: int = 100_000
+    """Tokens of text to harvest, each used once; all sites take 106 kB of disk a token on Gemma 3 270M."""
+    latents: int = 2048
+    """Width of each single-layer dictionary."""
+    per_layer: int = 1024
+    """Latents a layer of the CLTs and the crosscoder; 0 leaves them out."""
+    workspace: Path = Path("suite")
+    """Folder for everything that is made; the same command goes on where it stopped."""
+
+    def run(self) -> None:
+        from dataclasses import replace
+
+        from diascope.recipes.suite import suite_cpu
+
+        within("layers", self.layers, 4, 1000)
+        recipe = suite_cpu(self.model, self.layers, tokens=self.tokens, latents=self.latents, per_layer=self.per_layer)
+        if (
+            self.text != "wikipedia-sample"
+        ):  # thresholds are then set on the text's own held-out documents, and it is judged on them
+            recipe = replace(recipe, corpus=self.text, field=self.field, calibration="held-out", eval_corpus="held-out")
+        carry_out(recipe, self.workspace, many=True)
+
+
+@dataclass
+class Finetune:
+    """Fine-tune a dictionary end to end, on reconstruction and on what the model goes on to say: (MSE + a b KL) / (1 + b)."""
+
+    dictionary: Annotated[str, tyro.conf.Positional]
+    """Folder of any readable format, or another name of it; JumpReLU, one site."""
+    target: Annotated[Path, tyro.conf.Positional]
+    """Folder to write; it must not exist."""
+    model: str = "gemma-3-270m"
+    """The model that it was trained on."""
+    text: str = "wikipedia-sample"
+    """Text; its held-out documents set the thresholds."""
+    field: str = "text"
+    """Text column of jsonl, parquet and data sets."""
+    tokens: int = 65_536
+    """Tokens, each used once."""
+    beta: float = 1.0
+    """Weight of KL against MSE, both brought to the same size."""
+    lr: float = 2e-3
+    """Largest step of an entry, as a share of its tensor's root mean square."""
+    seed: int = 0
+    """Seed of the order of sequences."""
+
+    def run(self) -> None:
+        from diascope.dictionaries import load_dictionary, save_dictionary
+        from diascope.models import load_model
+        from diascope.recipes.end_to_end import EndToEnd, finetune_run
+
+        within("tokens", self.tokens, 512, 2**60, "tokens, at least one sequence")
+        within("beta", self.beta, 0, 1e6)
+        within("lr", self.lr, 1e-9, 1)
+        if self.target.exists():
+            raise ValueError(f"{self.target} exists already: choose another folder, or delete it")
+        d = load_dictionary(self.dictionary)
+        with Bars(out) as bars:
+            say = bars.stage("model", "")
+            model = load_model(self.model, progress=lambda line: say(0, 0, line))
+            say(1, 1, model.name)
+            config = EndToEnd(beta=self.beta, lr=self.lr, seed=self.seed)
+            tuned = finetune_run(
+                model,
+                d,
+                config,
+                text=self.text,
+                field=self.field,
+                tokens=self.tokens,
+                progress=bars.stage("finetune", "sequences"),
+            )
+        save_dictionary(tuned, self.target)
+        out.print(f"wrote {self.target}; compare: diascope eval {self.dictionary} {self.target}", markup=False)
+
+
+@dataclass
+class Chat:
+    """Fine-tune a dictionary on a chat model's own conversations, and report what moved."""
+
+    dictionary: Annotated[str, tyro.conf.Positional]
+    """Folder of any readable format, or another name of it; JumpReLU."""
+    model: str = "smollm2-135m-instruct"
+    """The chat model: package alias, GGUF file, model folder or hub id."""
+    prompts: str = "questions"
+    """Texts that it is asked: packaged corpus, .txt (parted by blank lines), .jsonl or .parquet file."""
+    field: str = "text"
+    """Text column of jsonl and parquet."""
+    conversations: int = 1024
+    """How many prompts it answers."""
+    use: str = ""
+    """A jsonl file of conversations ("messages" in each line) to use as they are, instead of sampling."""
+    max_new_tokens: int = 128
+    """Longest answer, in tokens."""
+    temperature: float = 1.0
+    """1 samples from the model's own distribution, 0 always takes the most likely token."""
+    system: str = ""
+    """System message before every prompt; empty leaves the template's own."""
+    epochs: float = 2.0
+    """Passes over the conversations' rows."""
+    eval_tokens: int = 16_384
+    """Tokens of held-out conversations for L0, FVU and density."""
+    ce_tokens: int = 8_192
+    """Tokens of them for CE and KL."""
+    seed: int = 0
+    """Seed of prompts, sampling and training."""
+    workspace: Path = Path("chat")
+    """Folder for everything that is made; the same command goes on where it stopped."""
+
+    def run(self) -> None:
+        from diascope.recipes.chat import ChatTuning, chat
+        from diascope.tables import chat_table
+        from diascope.tokens import Rollouts
+
+        sampling = Rollouts(
+            self.prompts, self.field, self.conversations, self.max_new_tokens, self.temperature, self.system, self.seed
+        )
+        config = ChatTuning(self.model, sampling, self.use, self.epochs, self.eval_tokens, self.ce_tokens, self.seed)
+        with Bars(out) as bars:
+            report = chat(self.dictionary, config, self.workspace, stage=bars.stage).report
+        out.print(chat_table(str(self.workspace), report))
+        out.print(
+            f"dictionaries: {self.workspace / 'dictionaries'}; all numbers: {self.workspace / 'report.json'}", style="dim"
+        )

@@ -1,0 +1,88 @@
+"""What the verbs share: the terminal, carrying out a run with its progress, tables, and places as people write them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from diascope.progress import Bars
+
+out = Console()
+
+
+def some(folders: Sequence[object]) -> None:
+    if not folders:
+        raise ValueError("give at least one dictionary folder")
+
+
+def ends(sites: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """("L1.mlp_in:L1.mlp_out",) as (sites in, sites out); several pairs side by side; None where nothing is said."""
+    if not sites:
+        return None
+    pairs = [_pair(s) for entry in sites for s in entry.split(",")]
+    return tuple(a for a, _ in pairs), tuple(b for _, b in pairs)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    """ "L1.mlp_in:L1.mlp_out" as two sites; "chat:L1.resid_post", a site with its model, as one."""
+    from diascope.sites import Site
+
+    read, _, written = text.partition(":")
+    try:
+        if written:
+            return str(Site.parse(read)), str(Site.parse(written))
+    except ValueError:
+        pass  # what stands before the colon is a model's name
+    site = str(Site.parse(text))
+    return site, site
+
+
+def carry_out(recipe: object, workspace: Path, track: str | None = None, *, many: bool = False) -> None:
+    from diascope.recipes.run import Run
+    from diascope.storage.files import read_json
+    from diascope.tables import catalogue_table, timings_line
+
+    with Bars(out) as bars:
+        run = Run(recipe, workspace, bars.stage, track)  # type: ignore[arg-type]
+        if not run.finished:
+            run.train()
+            run.evaluate()
+            run.index()
+    cards = {n: read_json(run.folder(n) / "card.json") for n in run.names}
+    if many:
+        out.print(catalogue_table(cards))
+    else:
+        tables(cards)
+    if (workspace / "timings.json").exists():
+        out.print(timings_line(read_json(workspace / "timings.json")), style="dim")
+    for name, why in run.failed.items():
+        out.print(f"health: {name} {why}", style="yellow", markup=False)
+    where = f"dictionaries: {workspace / 'dictionaries'}; Gemma Scope 2 layout: {workspace / 'gemma-scope-2'}"
+    out.print(where, style="dim", markup=False)
+    out.print(f"look at them: diascope explore {workspace}", style="dim", markup=False)
+
+
+def tables(cards: dict[str, dict]) -> None:  # type: ignore[type-arg]
+    from diascope.tables import evaluation_table
+
+    for name, card in cards.items():
+        out.print()
+        out.print(evaluation_table(name, card))
+    out.print()
+
+
+def explore(folder: Path, port: int, *, model: bool) -> None:
+    from diascope.explorer.live import encode, opener
+    from diascope.explorer.server import serve
+    from diascope.latents.store import Index
+
+    index = Index(folder / "index" if (folder / "index").is_dir() else folder)
+    paths = {name: folder / "dictionaries" / name for name in index.sources}
+    live = model and all(p.is_dir() for p in paths.values())
+    serve(index, port=port, opener=opener(index.meta["model"], paths) if live else None, encode=encode, announce=_announce)
+
+
+def _announce(url: str) -> None:
+    out.print(f"\n[bold]Explorer:[/bold] [link={url}]{url}[/link]   (Ctrl-C stops it)", soft_wrap=True)
