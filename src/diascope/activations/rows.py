@@ -59,7 +59,7 @@ class RowWriter:
             for site, x in rows.vectors.items():
                 if not torch.isfinite(x).all():
                     raise ValueError(f"{site} has values that are not finite in run {run}: is the model's dtype too narrow?")
-                save_file({"rows": x.to(torch.bfloat16).contiguous()}, work / f"{site}.safetensors")
+                save_file({"rows": x.to(torch.bfloat16).contiguous()}, work / _file(site))
                 m = Moments.of(x)
                 moments |= {f"{site}.mean": m.mean, f"{site}.m2": m.m2}
             save_file(moments, work / "moments.safetensors")
@@ -91,7 +91,7 @@ class RowReader:
         self._runs = done
         counts = [read_json(run / "done.json")["rows"] for run in done]
         self._starts = np.concatenate([[0], np.cumsum(counts)])
-        self._vectors = {site: [_mapped(run / f"{site}.safetensors") for run in done] for site in self.sites}
+        self._vectors = {site: [_mapped(run / _file(site)) for run in done] for site in self.sites}
         for run, rows, *parts in zip(done, counts, *self._vectors.values(), strict=True):
             if any(len(part) != rows for part in parts):
                 raise ValueError(
@@ -132,6 +132,10 @@ class RowReader:
 def beside(reader: RowReader, sites: tuple[Site, ...], index: np.ndarray) -> Tensor:
     """Rows `index` at `sites`, side by side [len(index), sum of widths]."""
     return torch.cat([reader.read(s, index) for s in sites], 1)
+
+
+def _file(site: Site) -> str:
+    return f"{str(site).replace(':', '--')}.safetensors"  # some file systems allow no colon
 
 
 def _mapped(path: Path) -> Tensor:

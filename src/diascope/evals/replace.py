@@ -4,6 +4,7 @@ one site         y_hat of what stands there                                     
 CLT              every site at once, each computed from the edited model: the replacement model       one pass
 crosscoder       one site at a time, y_hat computed from the clean model's vectors; losses are averaged over sites,
                  since what a later site writes would hide what an earlier one did            a pass a site
+                 (over two models: each site in its own model, against that one's clean losses)
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from diascope.dictionaries import Dictionary, OneToOne, TopK
 from diascope.dictionaries.site_maps import stretches
 from diascope.edits import Edit, flat
 from diascope.evals.text import EvalText
+from diascope.sites import Site
 
 Function = Callable[[Tensor, Tensor], Tensor]  # (x [n, d_in], y [n, d_out]) -> y_hat [n, d_out]
 
@@ -45,7 +47,8 @@ def hidden_states(text: EvalText, d: Dictionary, function: Map) -> list[Tensor]:
     Empty where the map cannot stand in (a control that needs all layers at once, for a CLT).
     """
     if d.config.kind == "crosscoder":
-        return [_run(text, [edit]) for edit in _replayed(text, d, function)]
+        places = zip(d.config.writes, _replayed(text, d, function), strict=True)
+        return [_run(text.of(site), [edit]) for site, edit in places]
     each = (function.whole,) if isinstance(d.config.map, OneToOne) else function.each
     if each is None:
         return []
@@ -82,4 +85,5 @@ def _replayed(text: EvalText, d: Dictionary, function: Map) -> Iterator[Edit]:
         whole = y_hat.new_zeros(*text.rows.shape, where.stop - where.start)
         whole[text.rows] = y_hat[:, where]
         batches = iter(whole.split(text.batch))
-        yield Edit(site, site, lambda _, y, batches=batches: next(batches).to(y.device))
+        bare = Site(site.layer, site.kind)  # within its own model it needs no name
+        yield Edit(bare, bare, lambda _, y, batches=batches: next(batches).to(y.device))

@@ -21,7 +21,7 @@ for shares of latents.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ from diascope.config import config_hash
 from diascope.dictionaries import Dictionary
 from diascope.dictionaries.site_maps import stretches
 from diascope.evals.controls import controls, site_scale
+from diascope.evals.latent_scaling import latent_scaling, of_two_models
 from diascope.evals.paired import Series, difference
 from diascope.evals.replace import Map, hidden_states, spliced
 from diascope.evals.text import EvalText, Losses
@@ -50,6 +51,7 @@ class Evaluation:
     metrics: dict[str, dict[str, Estimate | float]]
     facts: dict[str, Any]
     series: dict[str, Series] = field(default_factory=dict)  # by row, for `difference`; not in the card
+    details: dict[str, Any] = field(default_factory=dict)  # what only some kinds have: a two-model crosscoder's latent scaling
 
     def card(self) -> dict[str, Any]:
         """JSON-ready: every number with its n and interval."""
@@ -57,7 +59,7 @@ class Evaluation:
             row: {m: asdict(v) if isinstance(v, Estimate) else v for m, v in values.items()}
             for row, values in self.metrics.items()
         }
-        return {"schema": "diascope-card-1", "metrics": _finite(rows), "facts": self.facts}
+        return {"schema": "diascope-card-1", "metrics": _finite(rows), "facts": self.facts, **_finite(self.details)}
 
 
 def evaluate(
@@ -96,7 +98,7 @@ def evaluate(
     progress(0, total, "clean model")
     vectors = whole.capture(sites)
     short.remember(min(s.layer for s in sites))
-    clean = short.hidden()
+    clean = {name: text.hidden() for name, text in {"": short, **short.others}.items()}
     out = {}
     for name, d in dictionaries.items():
         x, y = d.inputs(vectors), d.targets(vectors)
@@ -106,7 +108,7 @@ def evaluate(
             progress(done, total, f"{name}: {label}")
             hidden |= {(label, i): h for i, h in enumerate(hidden_states(short, d, function))}
         progress(done, total, f"{name}: losses of {len(hidden) + 1} models on {int(short.predicts.sum())} predictions")
-        losses = short.losses(clean, hidden)
+        losses = _losses(short, clean, d, hidden)
         ablated = averaged(losses, "mean")
         metrics: dict[str, dict[str, Estimate | float]] = {"clean": {"ce": _mean(losses["clean"].ce, short)}}
         series: dict[str, Series] = {}
@@ -114,8 +116,8 @@ def evaluate(
             y_hat = function(x, y)
             metrics[label] = _fidelity(whole, y, y_hat, d.config.widths_out)
             if (spent := averaged(losses, label)) is not None:
-                metrics[label] |= _loss_metrics(short, losses["clean"], spent, ablated)
-            delta = None if spent is None else (spent.ce - losses["clean"].ce).double().numpy()
+                metrics[label] |= _loss_metrics(short, spent, ablated)
+            delta = None if spent is None else spent.delta.double().numpy()
             series[label] = Series(
                 *_errors(y, y_hat, d.config.widths_out), whole.documents, delta, short.documents_of_predictions
             )
@@ -124,7 +126,9 @@ def evaluate(
         metrics["dictionary"] |= _sparsity(d, x, whole)
         if "ridge" in series:  # what latents add to the best affine map, on the same tokens
             metrics["minus ridge"] = dict(difference(series["dictionary"], series["ridge"]))
-        out[name] = Evaluation(name, metrics, {"text": text} | _facts(model, d, sequences, whole, short, seed), series)
+        facts = {"text": text} | _facts(model, d, sequences, whole, short, seed)
+        details = {"latent_scaling": latent_scaling(d, x).card()} if of_two_models(d) else {}
+        out[name] = Evaluation(name, metrics, facts, series, details)
     return out
 
 
@@ -146,13 +150,30 @@ def _own_parts(d: Dictionary) -> dict[str, Map]:
     return {"affine_part": Map(lambda x, y: d.affine(x) + d.b_dec, each)}
 
 
+def _losses(
+    text: EvalText, clean: Mapping[str, Tensor], d: Dictionary, hidden: Mapping[tuple[str, int], Tensor]
+) -> dict[Any, Losses]:
+    """Losses of every pass, each against the clean run of the model in which it was made; the main model's as "clean"."""
+    crosscoder = d.config.kind == "crosscoder"
+
+    def owner(label: tuple[str, int]) -> str:
+        name = d.config.writes[label[1]].model if crosscoder else None
+        return name if name in text.others else ""
+
+    out: dict[Any, Losses] = {}
+    for name, one in (*text.others.items(), ("", text)):
+        own = {label: h for label, h in hidden.items() if owner(label) == name}
+        if own or not name:
+            out |= one.losses(clean[name], own)  # the main model comes last: its clean losses are kept
+    return out
+
+
 def averaged(losses: Mapping[Any, Losses], label: str) -> Losses | None:
     """Losses of a map, averaged over its passes (a crosscoder has one a site); None where there are none."""
     passes = [v for k, v in losses.items() if k != "clean" and k[0] == label]
     if len(passes) < 2:
         return passes[0] if passes else None
-    ce, kl, same = (torch.stack([getattr(p, name) for p in passes]).double().mean(0) for name in ("ce", "kl", "same"))
-    return Losses(ce, kl, same)
+    return Losses(*(torch.stack([getattr(p, f.name) for p in passes]).double().mean(0) for f in fields(Losses)))
 
 
 def _by_site(
@@ -163,7 +184,7 @@ def _by_site(
     for i, (site, w) in enumerate(zip(d.config.writes, stretches(d.config.widths_out), strict=True)):
         row = _fidelity(text, y[:, w], y_hat[:, w], (w.stop - w.start,))
         if ("dictionary", 1) in losses:
-            row |= _loss_metrics(short, losses["clean"], losses["dictionary", i], losses.get(("mean", i)))
+            row |= _loss_metrics(short, losses["dictionary", i], losses.get(("mean", i)))
         rows[f"dictionary at {site}"] = row
     return rows
 
@@ -193,16 +214,15 @@ def _fidelity(text: EvalText, y: Tensor, y_hat: Tensor, widths: tuple[int, ...])
     }
 
 
-def _loss_metrics(text: EvalText, clean: Losses, spliced: Losses, ablated: Losses | None) -> dict[str, Estimate | float]:
-    delta = spliced.ce - clean.ce
+def _loss_metrics(text: EvalText, spliced: Losses, ablated: Losses | None) -> dict[str, Estimate | float]:
     out: dict[str, Estimate | float] = {
         "ce": _mean(spliced.ce, text),
-        "delta_ce": _mean(delta, text),
+        "delta_ce": _mean(spliced.delta, text),
         "kl": _mean(spliced.kl, text),
         "top1": _mean(spliced.same, text),
     }
     if ablated is not None:
-        num, den = (ablated.ce - spliced.ce).double().numpy(), (ablated.ce - clean.ce).double().numpy()
+        num, den = (ablated.delta - spliced.delta).double().numpy(), ablated.delta.double().numpy()
         out["recovered"] = ratio_over_documents(num, den, text.documents_of_predictions)
     return out
 
@@ -254,4 +274,6 @@ def _finite(value: Any) -> Any:
     """JSON has no NaN: an interval that does not exist (one document) is null."""
     if isinstance(value, dict):
         return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
     return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -21,6 +21,7 @@ class Losses:
     """Per predicted token: cross-entropy in nats, KL from the clean model, and whether its first choice is the same."""
 
     ce: Tensor  # [n]
+    delta: Tensor  # [n], ce minus the clean model's
     kl: Tensor  # [n]
     same: Tensor  # [n], 1 where the most likely token is the clean model's
 
@@ -40,6 +41,11 @@ class EvalText:
         follows[:, :-1] = self.rows[:, 1:] & ~restart
         self.predicts = self.rows & follows  # BOS's own prediction is left out with BOS
         self._below, self._kept = 0, []
+        self.others = {name: EvalText(other, sequences, batch=batch) for name, other in model.companions.items()}
+
+    def of(self, site: Site) -> EvalText:
+        """The text as the model sees it that `site` is of."""
+        return self.others.get(site.model or "", self)
 
     @property
     def documents(self) -> np.ndarray:
@@ -72,6 +78,8 @@ class EvalText:
     @torch.no_grad()
     def remember(self, layer: int) -> None:
         """Keep what block `layer` - 1 gives, so that `hidden` starts at `layer`: edits below it are then not seen."""
+        for other in self.others.values():
+            other.remember(layer)
         self._below = layer
         self._kept = (
             [self.model.block_output(tokens, layer - 1, positions=positions) for _, tokens, positions in self._batches()]
@@ -108,7 +116,7 @@ class EvalText:
         bias = getattr(self.model.parts.unembedding, "bias", None)
         hidden = torch.stack([clean, *others.values()])
         chunk = chunk or max(8, 448 // len(names))  # bounds the logits in memory: 448 * vocabulary floats, twice
-        found: dict[Any, list[tuple[Tensor, Tensor, Tensor]]] = {name: [] for name in names}
+        found: dict[Any, list[tuple[Tensor, ...]]] = {name: [] for name in names}
         for start in range(0, len(clean), chunk):
             part = hidden[:, start : start + chunk]
             product = part.reshape(-1, part.shape[-1]).to(W_U) @ W_U.t() + (0 if bias is None else bias.float())
@@ -120,8 +128,9 @@ class EvalText:
             expected = torch.einsum("nv,knv->kn", p, logits)
             kl = (expected[0] - z[0]) - (expected - z)
             first = logits.argmax(-1)
+            ce = z - own
             for k, name in enumerate(names):
-                found[name].append((z[k] - own[k], kl[k].clamp_min(0), (first[k] == first[0]).double()))
+                found[name].append((ce[k], ce[k] - ce[0], kl[k].clamp_min(0), (first[k] == first[0]).double()))
         return {name: Losses(*(torch.cat(column) for column in zip(*parts, strict=True))) for name, parts in found.items()}
 
 

@@ -52,6 +52,8 @@ def harvest(
     """
     sites = [Site.parse(s) for s in plan.sites]
     identity = {"tokens": fingerprint(sequences.tokens), "positions": fingerprint(sequences.positions)}
+    if model.companions:
+        identity["companions"] = ", ".join(f"{name}: {other.name}" for name, other in model.companions.items())
     if sequences.role is not None:
         identity["roles"] = fingerprint(sequences.role)
     manifest = {

@@ -8,7 +8,9 @@ positions are masked by token, so special tokens are neither rows nor edited.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+import copy
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -50,7 +52,27 @@ class Model:
         self.name = name
         self.parts: Parts = find_parts(module)
         self.special_ids = frozenset(tokenizer.all_special_ids) if tokenizer is not None else frozenset()
+        self.companions: dict[str, Model] = {}
         self._edits: list[Edit] = []
+
+    def beside(self, others: Mapping[str, Model]) -> Model:
+        """This model with `others` by name: `capture` then gives their vectors too, at sites such as `chat:L13.resid_post`.
+
+        All read the same tokens, so their tokenizers must be the same; ValueError where they are not. `self` is unchanged.
+        """
+        ours = self.tokenizer.get_vocab()
+        for name, other in others.items():
+            if not re.fullmatch(r"[\w-]+", name):
+                raise ValueError(f"{name!r} cannot name a model in a site: use letters, digits, - and _")
+            if other.tokenizer.get_vocab() != ours:
+                raise ValueError(f"{other.name} and {self.name} have different tokenizers: they cannot read the same tokens")
+        together = copy.copy(self)
+        together.companions = dict(others)
+        return together
+
+    def of(self, site: Site) -> Model:
+        """The model that `site` is of: a companion, or this one."""
+        return self.companions.get(site.model or "", self)
 
     # -- facts ---------------------------------------------------------------------------------------------------
     @property
@@ -77,14 +99,15 @@ class Model:
     def width(self, site: str | Site) -> int:
         """The length of the vector at `site`; ValueError if the model lacks it."""
         site = self._own(site)
-        return width(self.parts, site)
+        return width(self.of(site).parts, site)
 
     def _own(self, name: str | Site) -> Site:
         """The site called `name`; ValueError where this model lacks it, or where it is of another model."""
         site = Site.parse(name)
-        if site.model not in (None, self.name):
-            raise ValueError(f"{site} is a site of {site.model!r}, and this model is {self.name!r}")
-        address(self.parts, site)
+        if site.model not in (None, self.name, *self.companions):
+            beside = f", beside {', '.join(self.companions)}" if self.companions else ""
+            raise ValueError(f"{site} is a site of {site.model!r}, and this model is {self.name!r}{beside}")
+        address(self.of(site).parts, site)
         return site
 
     # -- tokens --------------------------------------------------------------------------------------------------
@@ -160,10 +183,16 @@ class Model:
         wanted = [self._own(s) for s in ([sites] if isinstance(sites, (str, Site)) else sites)]
         tokens, attention = self.batch(texts_or_tokens, padding_side=padding_side)
         out = Capture(tokens, attention, attention & self.ordinary(tokens))
-        # edits are hooked on first, so that what is read is what the model goes on with
-        with self._editing(tokens, attention), self._reading(wanted, out), contextlib.suppress(_Stop):
-            self._trunk(tokens, attention, positions)
+        for model in dict.fromkeys(self.of(s) for s in wanted):
+            model._read(out, [s for s in wanted if self.of(s) is model], positions)
         return out
+
+    def _read(self, out: Capture, sites: list[Site], positions: Tensor | None) -> None:
+        """Put this model's vectors at `sites` into `out`."""
+        tokens, attention = out.tokens.to(self.device), out.attention.to(self.device)
+        # edits are hooked on first, so that what is read is what the model goes on with
+        with self._editing(tokens, attention), self._reading(sites, out), contextlib.suppress(_Stop):
+            self._trunk(tokens, attention, positions)
 
     def hidden(
         self,
@@ -246,7 +275,8 @@ class Model:
         each = flat(edits)
         for e in each:
             for site in (e.read, e.write):
-                self._own(site)  # a ValueError here, not in the middle of a forward pass
+                if self.of(self._own(site)) is not self:  # a ValueError here, not in the middle of a forward pass
+                    raise ValueError(f"an edit at {site} belongs to {site.model!r}: make it there (model.of(site).edit)")
         self._edits.extend(each)
         try:
             yield self

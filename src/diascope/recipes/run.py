@@ -66,6 +66,8 @@ class RunRecipe:
     """Name of the recipe that made this config."""
     model: str = "gemma-3-270m"
     """Subject: package alias, GGUF file, folder or hub id."""
+    companions: tuple[tuple[str, str], ...] = ()
+    """Further models that read the same tokens, as (name, model): their sites are written name:L13.resid_post."""
     dtype: str = "auto"
     """Precision of the harvest: float32, bfloat16, or auto (bfloat16 where the processor multiplies it)."""
     corpus: str = "wikipedia-sample"
@@ -141,7 +143,10 @@ class Run:
     @property
     def model(self) -> Model:
         if self._model is None:
-            self._model = opened_model(self.recipe.model, self.recipe.dtype, self.stage)
+            r = self.recipe
+            self._model = opened_model(r.model, r.dtype, self.stage)
+            if r.companions:
+                self._model = self._model.beside({n: opened_model(m, r.dtype, self.stage) for n, m in r.companions})
         return self._model
 
     @property
