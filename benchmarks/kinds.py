@@ -136,7 +136,7 @@ def table(results: dict[str, Evaluation], out: Console) -> None:
     t = Table("", *columns, title="± is half a 95 % interval over documents")
     for name, e in results.items():
         t.add_row(name, *(cell(e.metrics["dictionary"].get(c)) for c in columns))
-        for control in ("affine_part", "ridge", "token_pca", "pca", "random", "mean"):
+        for control in ("affine_part", "ridge", "minus ridge", "token_pca", "pca", "random", "mean"):
             if control in e.metrics:
                 t.add_row(f"  {control}", *(cell(e.metrics[control].get(c)) for c in columns), style="dim")
     out.print(t)

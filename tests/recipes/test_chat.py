@@ -13,8 +13,11 @@ from diascope.models import ROLES, load_model
 from diascope.models.toy import byte_tokenizer, toy_module
 from diascope.recipes.chat import ChatTuning, chat
 from diascope.recipes.gemma_scope_2 import scaled
+from diascope.recipes.publish import prepare
 from diascope.recipes.run import Run, RunRecipe
 from diascope.recipes.tune_model import ModelTuning, tune_model
+from diascope.recipes.verify import verify
+from diascope.storage.files import read_json
 from diascope.tokens import Document, Rollouts, open_corpus, pack, rollouts
 from diascope.training import MemberRecipe
 
@@ -23,6 +26,13 @@ TEMPLATE = (
     "{% if add_generation_prompt %}{{ bos_token }}assistant\n{% endif %}"
 )
 SAMPLING = {"count": 80, "max_new_tokens": 24, "batch": 16}
+
+
+def _recipe(folder):
+    member = MemberRecipe("sae", "L1.resid_post", "L1.resid_post", d_sae=64, activation=BatchTopK(8),
+                          matryoshka=Matryoshka((16, 64), (1.0, 1.0)), l0_target=8.0)  # fmt: skip
+    return RunRecipe(scaled((member,), 8000, batch=256), model=str(folder / "model"), corpus=str(folder / "text.txt"),
+                       tokens=8000, context=64, calibration_tokens=512, eval_tokens=512, ce_tokens=512)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +45,21 @@ def subject(tmp_path_factory):
     tokenizer.save_pretrained(folder / "model")
     (folder / "prompts.txt").write_text("\n\n".join(f"what is {i} and {i * 7 % 13}?" for i in range(90)))
     (folder / "text.txt").write_text("\n\n".join(f"number {i} " + "the cat sat on a mat " * 5 for i in range(200)))
-    member = MemberRecipe("sae", "L1.resid_post", "L1.resid_post", d_sae=64, activation=BatchTopK(8),
-                          matryoshka=Matryoshka((16, 64), (1.0, 1.0)), l0_target=8.0)  # fmt: skip
-    recipe = RunRecipe(scaled((member,), 8000, batch=256), model=str(folder / "model"), corpus=str(folder / "text.txt"),
-                       tokens=8000, context=64, calibration_tokens=512, eval_tokens=512, ce_tokens=512)  # fmt: skip
-    Run(recipe, folder / "base").train()
+    Run(_recipe(folder), folder / "base").train()
     return folder
+
+
+def test_examples_are_stored_beside_the_release_s_layout_and_published(subject, tmp_path):
+    base = read_json(subject / "base" / "recipe.json")["recipe"]
+    run = Run(replace(_recipe(subject), examples=7, index_tokens=2000), tmp_path / "w")
+    run.train()
+    run.evaluate()
+    run.index()
+    (place,) = (tmp_path / "w" / "gemma-scope-2").glob("*/*/examples.safetensors")
+    v = verify(place.parent, load_model(subject / "model"))
+    assert base["examples"] == 0 and v.ok and v.examples > 50
+    published = prepare(tmp_path / "w", tmp_path / "p", title="t")
+    assert [p.read_bytes() for p in published.glob("*/*/examples.safetensors")] == [place.read_bytes()]
 
 
 def tuning(folder, **more):

@@ -74,6 +74,8 @@ class Train:
     """Share of documents held out, by the hash of their names."""
     workspace: Path = Path("workspace")
     """Folder for everything that is made; the same command goes on where it stopped."""
+    examples: int = 0
+    """Firings a latent in examples.safetensors beside the release's layout (the release: 1,000); 0 leaves the file out."""
     track: Literal["wandb", "trackio"] | None = None
     """Also send the training log to this tracker (install it first)."""
 
@@ -91,7 +93,7 @@ class Train:
         training = small(pairs, d_sae=self.latents, l0=self.l0, tokens=self.tokens, epochs=self.epochs)
         recipe = RunRecipe(
             training, name="train", model=self.model, corpus=self.text, field=self.field, tokens=self.tokens,
-            held_out=self.held_out, eval_corpus=self.eval_text,
+            held_out=self.held_out, eval_corpus=self.eval_text, examples=self.examples,
         )  # fmt: skip
         carry_out(recipe, self.workspace, self.track)
 

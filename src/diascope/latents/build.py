@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,19 @@ def build_index(
     Examples come from one sweep; direct logits are ranked among the tokens of the corpus.
     """
     firings = sweep(dictionaries, rows, progress=lambda done: progress(done, total_rows, "finding firings"))
+    return write_index(model, dictionaries, firings, sequences, folder, progress=progress)
+
+
+def write_index(
+    model: Model,
+    dictionaries: dict[str, Dictionary],
+    firings: Mapping[str, Firings],
+    sequences: Sequences,
+    folder: str | Path,
+    *,
+    progress: Callable[[int, int, str], None] = lambda done, total, note: None,
+) -> Path:
+    """Write an index from `firings` by dictionary, from a sweep or from stored examples (`latents.release.read_examples`)."""
     seen = torch.from_numpy(np.unique(sequences.tokens)).long()
     seen = seen[model.ordinary(seen).cpu()]
     shown = set(np.unique(sequences.tokens).tolist())

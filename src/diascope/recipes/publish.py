@@ -2,20 +2,22 @@
 
 README.md       model card: what it is, numbers with their intervals and controls, how to load, what it was trained on
 CITATION.bib    how to cite it
-<folder>/       Gemma Scope 2's layout where it can hold the dictionary, ours where not; probe.safetensors, card.json and
-                provenance.json beside it
+<folder>/       Gemma Scope 2's layout where it can hold the dictionary, ours where not; probe.safetensors, card.json,
+                provenance.json and, where the run stored them, examples.safetensors beside it
 """
 
 from __future__ import annotations
 
 import datetime
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 from diascope.dictionaries import Dictionary, load_dictionary, save_dictionary
 from diascope.dictionaries.formats import FORMATS
 from diascope.dictionaries.formats.gemma_scope_2 import folder_name
+from diascope.latents.release import NAME as EXAMPLES
 from diascope.recipes.run import own_place
 from diascope.storage.files import commit_folder, read_json, reading
 from diascope.storage.hub import push_folder, repository_name
@@ -36,6 +38,8 @@ def prepare(workspace: str | Path, target: str | Path, *, title: str, licence: s
         for place, d in found.items():
             target_format = "diascope" if FORMATS["gemma-scope-2"].refuses(d) else "gemma-scope-2"
             save_dictionary(d, work / place, format=target_format)
+            if (examples := workspace / "gemma-scope-2" / place / EXAMPLES).exists():
+                shutil.copyfile(examples, work / place / EXAMPLES)
             for name, data in (("card.json", d.card), ("provenance.json", d.provenance)):
                 (work / place / name).write_text(json.dumps(data, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         (work / "README.md").write_text(model_card(found, title, licence), encoding="utf-8")

@@ -37,8 +37,11 @@ from diascope.dictionaries.formats.gemma_scope_2 import folder_name
 from diascope.evals import Evaluation, evaluate
 from diascope.evals.text import EvalText
 from diascope.harvest import Harvest, fingerprint, harvest
-from diascope.latents.build import build_index
-from diascope.latents.examples import stored_rows
+from diascope.latents.build import write_index
+from diascope.latents.examples import Firings, stored_rows, sweep
+from diascope.latents.logits import direct_logits, has_direct_logits
+from diascope.latents.release import NAME as EXAMPLES
+from diascope.latents.release import write_examples
 from diascope.models import Model, load_model
 from diascope.recipes.track import check_tracker, tracker
 from diascope.sites import Site
@@ -95,6 +98,8 @@ class RunRecipe:
     """Judge every dictionary beside controls of its own; for many dictionaries they cost more than all else."""
     index_tokens: int = 131_072
     """Tokens swept for the explorer's examples."""
+    examples: int = 0
+    """Firings a latent in `examples.safetensors` beside the release's layout (the release: 1,000); 0 leaves the file out."""
     seed: int = 0
     """Seed of packing."""
 
@@ -104,6 +109,7 @@ class RunRecipe:
             within(name, getattr(self, name), self.context, 2**60, "tokens, at least one sequence")
         within("held_out", self.held_out, 0.001, 0.9, "(a share of the documents)")
         within("index_tokens", self.index_tokens, 1, 2**60, "tokens")
+        within("examples", self.examples, 0, 2**20, "firings a latent")
 
 
 class Run:
@@ -339,7 +345,27 @@ class Run:
         rows = stored_rows(reader, self.sequences.rows(self.model), sites, limit=total)
         progress = self.stage("index", "")
         with self._timed("index", total, "tokens"):
-            return build_index(self.model, dictionaries, self.sequences, rows, folder, total_rows=total, progress=progress)
+            firings = sweep(dictionaries, rows, progress=lambda done: progress(done, total, "finding firings"))
+            self._store_examples(dictionaries, firings)
+            return write_index(self.model, dictionaries, firings, self.sequences, folder, progress=progress)
+
+    def _store_examples(self, dictionaries: Mapping[str, Dictionary], firings: Mapping[str, Firings]) -> None:
+        """Put examples.safetensors beside the dictionaries in the release's layout, where the recipe asks for them."""
+        pad, most = self.model.tokenizer.pad_token_id or 0, self.recipe.examples
+        for name, place in self._places().items() if most else ():
+            d = dictionaries[name]
+            logits = direct_logits(self.model, d) if has_direct_logits(d) else None
+            arrays = {k: v.numpy() for k, v in logits.items()} if logits else None
+            write_examples(place / EXAMPLES, d, firings[name], self.sequences, most=most, pad=pad, logits=arrays)
+
+    def _places(self) -> dict[str, Path]:
+        """Folders in the release's layout by member, where it can hold them."""
+        found, taken = {}, {}
+        for m in (m for m in self.recipe.training.members if m.name in self.names):
+            d = load_dictionary(self.folder(m.name), lazy=True)
+            if not FORMATS["gemma-scope-2"].refuses(d):
+                found[m.name] = self.workspace / "gemma-scope-2" / own_place(m.folder or folder_name(d.config), m.name, taken)
+        return found
 
     def _provenance(self) -> dict[str, Any]:
         packages = ("torch", "transformers", "numpy", "safetensors")

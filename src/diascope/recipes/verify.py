@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors import safe_open
 
 from diascope.dictionaries import Dictionary, load_dictionary
 from diascope.dictionaries.resolve import resolve
+from diascope.latents.release import read_examples
 from diascope.models import Model
-from diascope.storage.files import reading
 
 LARGEST_ERROR = 0.05  # median relative error of activations; bf16 against fp32 stays below 0.02
 
@@ -59,25 +59,18 @@ def verify(
 
 @torch.no_grad()
 def _errors(dictionary: Dictionary, model: Model, path: Path, n_sequences: int, n_latents: int) -> torch.Tensor:
-    with reading(path, "fetch it again"), safe_open(path, "pt") as file:
-        tokens, activations = file.get_tensor("tokens"), file.get_tensor("activations")
-        sequence, position = file.get_tensor("seq_ids").long(), file.get_tensor("positions").long()
-    S = dictionary.d_sae
-    if not activations.shape == sequence.shape == position.shape or len(activations) != S or tokens.ndim != 2:
-        raise ValueError(f"{path}: activations, seq_ids and positions must be [{S}, n], and tokens [sequences, length]")
-    for name, index, end in (("seq_ids", sequence, len(tokens)), ("positions", position, tokens.shape[1])):
-        if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < end:
-            raise ValueError(f"{path}: {name} reach from {int(index.min())} to {int(index.max())}, outside 0 to {end - 1}")
-    common = (
-        torch.bincount(sequence[activations > 0].flatten(), minlength=len(tokens)).topk(min(n_sequences, len(tokens))).indices
-    )
+    stored = read_examples(path, dictionary.d_sae)
+    tokens, firings = torch.from_numpy(stored.sequences.tokens), stored.firings
+    latent = np.repeat(np.arange(dictionary.d_sae), np.diff(firings.start))
+    counts = np.bincount(firings.sequence, minlength=len(tokens))
+    common = np.argsort(-counts, kind="stable")[:n_sequences]
     errors = []
-    for s in common.tolist():
+    for s in common[counts[common] > 0].tolist():
         seen = model.capture(tokens[s][None].long(), dictionary.config.reads)
         f = dictionary.encode(dictionary.inputs(seen)[0]).dense()
-        latent, rank = ((sequence == s) & (activations > 0)).nonzero(as_tuple=True)
-        pick = torch.linspace(0, len(latent) - 1, min(len(latent), max(1, n_latents // len(common)))).long()
-        stored = activations[latent[pick], rank[pick]].float()
-        ours = f[position[latent[pick], rank[pick]], latent[pick]]
-        errors.append((ours - stored).abs() / stored)
+        here = np.flatnonzero(firings.sequence == s)
+        pick = here[np.linspace(0, len(here) - 1, min(len(here), max(1, n_latents // len(common)))).astype(int)]
+        there = torch.from_numpy(firings.activation[pick])
+        ours = f[torch.from_numpy(firings.position[pick]).long(), torch.from_numpy(latent[pick])]
+        errors.append((ours - there).abs() / there)
     return torch.cat(errors) if errors else torch.zeros(0)
