@@ -7,7 +7,7 @@ acts["L12.resid_post"]        # [B, T, d_model]; acts.mask says which positions 
 
 from diascope.models.chat import ROLES, render, template_prefix
 from diascope.models.generation import continuations
-from diascope.models.load import load_model
+from diascope.models.load import hub_name, load_model
 from diascope.models.model import Capture, Model
 
-__all__ = ["ROLES", "Capture", "Model", "continuations", "load_model", "render", "template_prefix"]
+__all__ = ["ROLES", "Capture", "Model", "continuations", "hub_name", "load_model", "render", "template_prefix"]

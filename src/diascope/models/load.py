@@ -37,6 +37,14 @@ PACKAGED = {
 }
 
 
+HUB = {"gemma-3-270m": "google/gemma-3-270m", "smollm2-135m-instruct": "HuggingFaceTB/SmolLM2-135M-Instruct"}
+
+
+def hub_name(name: str) -> str:
+    """What a hub calls the model that we call `name`: for model cards."""
+    return HUB.get(name, name)
+
+
 def fast_dtype() -> torch.dtype:
     """bfloat16 where this processor multiplies it in hardware (AMX, AVX512-BF16), else float32."""
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""

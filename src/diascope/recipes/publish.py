@@ -18,6 +18,7 @@ from diascope.dictionaries import Dictionary, load_dictionary, save_dictionary
 from diascope.dictionaries.formats import FORMATS
 from diascope.dictionaries.formats.gemma_scope_2 import folder_name
 from diascope.latents.release import NAME as EXAMPLES
+from diascope.models import hub_name
 from diascope.recipes.run import own_place
 from diascope.storage.files import commit_folder, read_json, reading
 from diascope.storage.hub import push_folder, repository_name
@@ -64,7 +65,7 @@ def _place(workspace: Path, name: str, d: Dictionary) -> str:
 
 def model_card(found: dict[str, Dictionary], title: str, licence: str) -> str:
     """The README.md of a repository, with the front matter that hubs read."""
-    models = sorted({d.config.model for d in found.values()})
+    models = sorted({hub_name(d.config.model) for d in found.values()})
     corpora = {json.dumps(d.provenance.get("corpus") or {}, sort_keys=True) for d in found.values()}
     front = ["---", f"license: {licence}", "library_name: diascope", "tags: [sparse-autoencoder, transcoder, interpretability]",
              f"base_model: {models[0] if len(models) == 1 else models}", "---"]  # fmt: skip

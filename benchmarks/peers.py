@@ -1,0 +1,182 @@
+"""Fidelity against SAELens, sparsify and dictionary_learning as released: the same rows, tokens, steps and tuning effort.
+
+    python benchmarks/peers.py --workspace DIR --python PEERS/bin/python [--tokens 60000] [--latents 2048] [--k 60]
+
+1. One harvest of Gemma 3 270M at L12.resid_post; calibration rows from the dev passages, evaluation rows from the test passages.
+2. For each kind (TopK, BatchTopK, Matryoshka BatchTopK) and each library that has it: every rate of one grid with seed 0; the one
+   with the lowest FVU on the calibration rows; then seeds 1 and 2 with it. Peers train in PEERS (peers_train.py has its packages).
+3. Ours over the best peer: ratio of summed squared errors over the evaluation rows and the three seeds, with a 95 % interval from
+   resampling documents, the same ones for both and for all seeds.
+
+Ours is trained in the peers' metric, one scale for all dimensions (metric_power 0), so that FVU is what all of them minimise.
+Finished trainings are kept under DIR/jobs; the same command goes on. Results: DIR/peers.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from diascope.activations import RowReader
+from diascope.config import config_hash
+from diascope.dictionaries import BatchTopK, Matryoshka, TopK, with_l0
+from diascope.evals.text import EvalText
+from diascope.numerics import Estimate, ratio_over_documents
+from diascope.progress import Bars
+from diascope.recipes.gemma_scope_2 import scaled
+from diascope.recipes.run import Run, RunRecipe
+from diascope.sites import Site
+from diascope.storage.files import write_json
+from diascope.tokens import open_corpus, pack
+from diascope.training import MemberRecipe, TrainingRecipe, train_group
+
+SITE = "L12.resid_post"
+RATES = (3e-4, 1e-3, 3e-3)
+SIGN_RATES = (2e-3, 7e-3, 2e-2)  # sparsify's signum moves every entry by its rate
+SEEDS = (0, 1, 2)
+PEERS = {
+    "topk": (("sae_lens", "topk"), ("dictionary_learning", "topk"), ("sparsify", "topk-adam"), ("sparsify", "topk-signum")),
+    "batchtopk": (("sae_lens", "batchtopk"), ("dictionary_learning", "batchtopk")),
+    "matryoshka": (("sae_lens", "matryoshka"), ("dictionary_learning", "matryoshka")),
+}
+Result = dict[str, np.ndarray]
+
+
+def our_recipe(kind: str, args: argparse.Namespace, lr: float, seed: int) -> TrainingRecipe:
+    n, k = args.latents, args.k
+    nested = Matryoshka((n // 16, n // 4, n), (1.0, 1.0, 1.0)) if kind == "matryoshka" else None
+    member = MemberRecipe("ours", SITE, SITE, d_sae=n, activation=TopK(k) if kind == "topk" else BatchTopK(k), matryoshka=nested,
+                          l0_target=float(k), metric_power=0.0)  # fmt: skip
+    return replace(scaled((member,), args.tokens, epochs=args.epochs, batch=args.batch), lr=lr, seed=seed)
+
+
+class Bench:
+    """The rows, the jobs done so far, and how a training is carried out."""
+
+    def __init__(self, args: argparse.Namespace, bars: Bars) -> None:
+        self.args, self.bars, self.folder = args, bars, args.workspace / "jobs"
+        recipe = RunRecipe(our_recipe("topk", args, 1e-3, 0), name="peers", tokens=args.tokens)
+        run = Run(recipe, args.workspace, bars.stage)
+        self.reader: RowReader = run.harvest()
+        self.folder.mkdir(exist_ok=True)
+        site = Site.parse(SITE)
+        self.train = self.reader.read(site, np.arange(len(self.reader))).float()
+        rows = {}
+        for name, corpus, tokens in (("calibration", "wikipedia-passages-dev", 8_192), ("eval", "wikipedia-passages", 16_384)):
+            text = EvalText(run.model, pack(run.model, open_corpus(corpus).documents, context=512, max_tokens=tokens))
+            rows[name], self.documents = text.capture([site])[site], text.documents
+        self.calibration, self.eval = rows["calibration"], rows["eval"]
+        for name, x in (("train", self.train), *rows.items()):
+            np.save(args.workspace / f"{name}.npy", x.numpy())
+
+    @property
+    def steps(self) -> int:
+        return int(self.args.epochs * len(self.train)) // self.args.batch
+
+    def result(self, library: str, kind: str, lr: float, seed: int) -> Result:
+        """Errors of one training, carried out unless it was before."""
+        a = self.args
+        job = {"library": library, "kind": kind, "latents": a.latents, "k": a.k, "lr": lr, "seed": seed, "batch": a.batch,
+               "steps": self.steps, "rows": self.reader.manifest["tokens"]}  # fmt: skip
+        out = self.folder / f"{library}-{kind}-{lr:g}-{seed}-{config_hash(job)}.npz"
+        if not out.exists():
+            self.bars.stage("train", "")(0, 0, f"{library} {kind}, rate {lr:g}, seed {seed}, {self.steps} steps")
+            self._ours(out, kind, lr, seed) if library == "ours" else self._theirs(out, job)
+        with np.load(out) as found:
+            return dict(found)
+
+    def _ours(self, out: Path, kind: str, lr: float, seed: int) -> None:
+        recipe = our_recipe(kind, self.args, lr, seed)
+        (trained,) = train_group(recipe, self.reader, self.folder / f"training-{config_hash(recipe)}", model="gemma-3-270m")
+        d = trained.dictionary
+        d = d if kind == "topk" else with_l0(d, self.calibration, self.args.k)
+        found: Result = {}
+        for name, x in (("eval", self.eval), ("calibration", self.calibration)):
+            error = (x - d(x)).double()
+            found |= {
+                name: error.square().sum(1).numpy(),
+                f"{name}_standardised": (error / self.eval.std(0)).square().sum(1).numpy(),
+            }
+            found[f"{name}_l0"] = np.array(float(d.encode(x).counts.double().mean()))
+        np.savez(out, **found)  # type: ignore[arg-type]
+
+    def _theirs(self, out: Path, job: dict[str, Any]) -> None:
+        files = {name: str(self.args.workspace / f"{name}.npy") for name in ("train", "calibration", "eval")}
+        path, part = self.folder / "job.json", out.with_suffix(".part.npz")
+        path.write_text(json.dumps(job | files | {"out": str(part)}))
+        script = Path(__file__).with_name("peers_train.py")
+        done = subprocess.run([self.args.python, str(script), str(path)], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"{job['library']} {job['kind']} failed:\n{done.stderr[-2000:]}")
+        part.rename(out)
+
+    def best(self, library: str, kind: str) -> tuple[float, list[Result]]:
+        """The grid's best rate on the calibration rows, and the results of the three seeds with it."""
+        grid = SIGN_RATES if kind.endswith("signum") else RATES
+        lr = min(grid, key=lambda rate: float(self.result(library, kind, rate, 0)["calibration"].sum()))
+        return lr, [self.result(library, kind, lr, seed) for seed in SEEDS]
+
+    def fvu(self, results: list[Result], key: str = "eval") -> Estimate:
+        x = self.eval.double()
+        centred = (x - x.mean(0)) / (self.eval.std(0).double() if key.endswith("standardised") else 1.0)
+        variance = centred.square().sum(1).numpy()
+        return ratio_over_documents(np.mean([r[key] for r in results], 0), variance, self.documents)
+
+    def ratio(self, ours: list[Result], theirs: list[Result]) -> Estimate:
+        return ratio_over_documents(sum(r["eval"] for r in ours), sum(r["eval"] for r in theirs), self.documents)  # type: ignore[arg-type]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workspace", type=Path, required=True)
+    parser.add_argument("--python", required=True, help="interpreter of the peers' environment")
+    parser.add_argument("--tokens", type=int, default=60_000, help="tokens harvested (default: 60000)")
+    parser.add_argument("--epochs", type=float, default=2.0, help="passes over them (default: 2)")
+    parser.add_argument("--batch", type=int, default=512, help="rows a step (default: 512)")
+    parser.add_argument("--latents", type=int, default=2048, help="latents (default: 2048)")
+    parser.add_argument("--k", type=int, default=60, help="active latents a token (default: 60)")
+    parser.add_argument("--kinds", nargs="*", default=list(PEERS), help="which of topk, batchtopk, matryoshka")
+    args, out = parser.parse_args(), Console(width=120)
+    t = Table(
+        "",
+        "library",
+        "rate",
+        "L0",
+        "FVU",
+        "FVU std.",
+        "by seed",
+        title=f"{args.latents} latents, {args.tokens} tokens x {args.epochs:g}",
+    )
+    report: dict[str, Any] = {}
+    with Bars(out) as bars:
+        bench = Bench(args, bars)
+        for kind in args.kinds:
+            found = {"ours": bench.best("ours", kind)} | {f"{a}, {b}": bench.best(a, b) for a, b in PEERS[kind]}
+            for name, (lr, results) in found.items():
+                raw, standardised = bench.fvu(results), bench.fvu(results, "eval_standardised")
+                seeds = " ".join(f"{bench.fvu([r]).value:.4f}" for r in results)
+                l0 = float(np.mean([r["eval_l0"] for r in results]))
+                t.add_row(kind, name, f"{lr:g}", f"{l0:.1f}", str(raw), f"{standardised.value:.4f}", seeds)
+            rival = min((n for n in found if n != "ours"), key=lambda n: bench.fvu(found[n][1]).value)
+            pairs = [bench.ratio([a], [b]).value for a, b in zip(found["ours"][1], found[rival][1])]
+            ratio = bench.ratio(found["ours"][1], found[rival][1])
+            report[kind] = {"best peer": rival, "ratio": [ratio.value, ratio.low, ratio.high], "by seed": pairs}
+    out.print(t)
+    for kind, r in report.items():
+        value, low, high = r["ratio"]
+        out.print(
+            f"{kind}: ours over {r['best peer']}: {value:.3f} [{low:.3f}, {high:.3f}]; by seed {', '.join(f'{p:.3f}' for p in r['by seed'])}"
+        )
+    write_json(args.workspace / "peers.json", report)
+
+
+if __name__ == "__main__":
+    main()

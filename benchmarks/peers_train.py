@@ -1,0 +1,177 @@
+"""Train one peer library's SAE, as released, on rows in a file. Runs in an environment of its own; called by peers.py.
+
+    python peers_train.py JOB.json
+
+JOB.json: library, kind, train, calibration and eval (.npy of rows [n, d]), latents, k, lr, seed, batch, steps, out. Needs
+sae-lens==6.54.12, eai-sparsify==1.3.3 and, with --no-deps, dictionary-learning==0.1.0. Written to `out` (.npz): squared error of
+every evaluation row, raw and with each dimension divided by its deviation, for the evaluation and the calibration rows; L0.
+
+Each library's own trainer does the training, with its own normalisation, auxiliary loss and schedules (warm-up over the first 5 %
+of the steps, decay over the last 30 %, where it has them). BatchTopK's one threshold is then set on the calibration rows to the
+target L0, for every library alike: their own moving averages over a few hundred steps give other L0s, and FVU at another L0 says
+nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+import tempfile
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+Trained = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]  # x -> pre-activations after ReLU; f -> y_hat
+PREFIXES = (16, 4, 1)  # Matryoshka: a sixteenth, a quarter, all
+
+
+class Batches:
+    """Fresh copies of the batches, pass after pass: some trainers scale them in place."""
+
+    def __init__(self, rows: Tensor, job: dict) -> None:
+        self.rows, self.job = rows, job
+        g = torch.Generator().manual_seed(job["seed"])
+        per = len(rows) // job["batch"]
+        passes = -(-job["steps"] // per) + 2  # a few more than needed: some estimate norms on the first
+        self.order = [torch.randperm(len(rows), generator=g)[: per * job["batch"]].view(per, -1) for _ in range(passes)]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for order in self.order:
+            for index in order:
+                yield self.rows[index].clone()
+
+
+def sae_lens(rows: Tensor, job: dict) -> Trained:
+    from sae_lens.config import LoggingConfig, SAETrainerConfig
+    from sae_lens.saes import batchtopk_sae, matryoshka_batchtopk_sae, topk_sae
+    from sae_lens.training.sae_trainer import SAETrainer
+
+    module, name = {
+        "topk": (topk_sae, "TopK"),
+        "batchtopk": (batchtopk_sae, "BatchTopK"),
+        "matryoshka": (matryoshka_batchtopk_sae, "MatryoshkaBatchTopK"),
+    }[job["kind"]]
+    extra = {"matryoshka_widths": [job["latents"] // p for p in PREFIXES]} if job["kind"] == "matryoshka" else {}
+    torch.manual_seed(job["seed"])
+    config = getattr(module, f"{name}TrainingSAEConfig")(
+        d_in=rows.shape[1], d_sae=job["latents"], k=job["k"], normalize_activations="expected_average_only_in", device="cpu",
+        dtype="float32", **extra,
+    )  # fmt: skip
+    sae = getattr(module, f"{name}TrainingSAE")(config)
+    trainer = SAETrainerConfig(
+        total_training_samples=job["steps"] * job["batch"], train_batch_size_samples=job["batch"], lr=job["lr"],
+        lr_scheduler_name="constant", lr_end=job["lr"] / 10, lr_warm_up_steps=job["steps"] // 20, lr_decay_steps=int(0.3 * job["steps"]), device="cpu",
+        logger=LoggingConfig(log_to_wandb=False), n_batches_for_norm_estimate=20,
+    )  # fmt: skip
+    sae = SAETrainer(trainer, sae, iter(Batches(rows, job))).fit()
+    length = sae.W_dec.norm(dim=1) if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False) else torch.ones(job["latents"])
+
+    def acts(x: Tensor) -> Tensor:  # where rows are rescaled, latents are compared after the row's length
+        return torch.relu((x - sae.b_dec * sae.cfg.apply_b_dec_to_input) @ sae.W_enc + sae.b_enc) * length
+
+    return acts, lambda f: (f / length) @ sae.W_dec + sae.b_dec
+
+
+def dictionary_learning(rows: Tensor, job: dict) -> Trained:
+    for name in ("nnsight", "zstandard", "umap", "circuitsvis", "circuitsvis.activations", "wandb"):
+        sys.modules.setdefault(name, types.ModuleType(name))
+    sys.modules["nnsight"].LanguageModel = object  # type: ignore[attr-defined]
+    from dictionary_learning.trainers import batch_top_k, matryoshka_batch_top_k, top_k
+    from dictionary_learning.training import trainSAE
+
+    trainer, ae = {
+        "topk": (top_k.TopKTrainer, top_k.AutoEncoderTopK),
+        "batchtopk": (batch_top_k.BatchTopKTrainer, batch_top_k.BatchTopKSAE),
+        "matryoshka": (matryoshka_batch_top_k.MatryoshkaBatchTopKTrainer, matryoshka_batch_top_k.MatryoshkaBatchTopKSAE),
+    }[job["kind"]]
+    config = {
+        "trainer": trainer, "steps": job["steps"], "activation_dim": rows.shape[1], "dict_size": job["latents"], "k": job["k"],
+        "layer": 0, "lm_name": "x", "lr": job["lr"], "warmup_steps": job["steps"] // 20, "decay_start": int(0.7 * job["steps"]),
+        "threshold_start_step": job["steps"] // 5, "seed": job["seed"], "device": "cpu",
+    }  # fmt: skip
+    if job["kind"] == "matryoshka":
+        shares = [1 / p for p in PREFIXES]
+        config["group_fractions"] = [shares[0], *(b - a for a, b in itertools.pairwise(shares))]
+    with tempfile.TemporaryDirectory() as folder:
+        trainSAE(Batches(rows, job), [config], job["steps"], save_dir=folder, normalize_activations=True, device="cpu")
+        found = ae.from_pretrained(str(Path(folder) / "trainer_0" / "ae.pt"))
+    if job["kind"] == "matryoshka":
+        return lambda x: torch.relu((x - found.b_dec) @ found.W_enc + found.b_enc), lambda f: f @ found.W_dec + found.b_dec
+    return lambda x: torch.relu(found.encoder(x - found.b_dec)), found.decode
+
+
+class Lookup(nn.Module):
+    """What sparsify's Trainer takes for a model: token i has row i as its vector."""
+
+    def __init__(self, rows: Tensor) -> None:
+        super().__init__()
+        self.rows = nn.Embedding.from_pretrained(rows)
+        self.device, self.config, self.dummy_inputs = torch.device("cpu"), None, {"x": torch.zeros(1, 1, dtype=torch.int64)}
+
+    @property
+    def base_model(self) -> nn.Module:
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rows(x)
+
+
+def sparsify(rows: Tensor, job: dict) -> Trained:
+    from datasets import Dataset
+    from sparsify.config import SparseCoderConfig, TrainConfig
+    from sparsify.trainer import Trainer
+
+    order = torch.cat([o.flatten() for o in Batches(rows, job).order])[: job["steps"] * job["batch"]]
+    data = Dataset.from_dict({"input_ids": order[:, None].tolist()}).with_format("torch")
+    with tempfile.TemporaryDirectory() as folder:
+        config = TrainConfig(
+            SparseCoderConfig(num_latents=job["latents"], k=job["k"]), batch_size=job["batch"], optimizer=job["kind"].split("-")[1],
+            lr=job["lr"], lr_warmup_steps=job["steps"] // 20, auxk_alpha=1 / 32, hookpoints=["rows"], init_seeds=[job["seed"]],
+            log_to_wandb=False, save_dir=folder, run_name="run",
+        )  # fmt: skip
+        trainer = Trainer(config, data, Lookup(rows))  # type: ignore[arg-type]
+        trainer.fit()
+    coder = trainer.saes["rows"]
+    for optimiser in trainer.optimizers:  # the schedule-free one trains other weights than it means to give
+        getattr(optimiser, "eval", lambda: None)()
+    return lambda x: torch.relu(coder.encoder(x - coder.b_dec)), lambda f: f @ coder.W_dec + coder.b_dec
+
+
+@torch.no_grad()
+def judged(trained: Trained, job: dict, calibration: Tensor, x: Tensor) -> dict[str, np.ndarray]:
+    acts, decode = trained
+    if job["kind"].startswith("topk"):
+
+        def chosen(f: Tensor) -> Tensor:
+            top = f.topk(job["k"], dim=1)
+            return torch.zeros_like(f).scatter(1, top.indices, top.values)
+    else:
+        near = torch.cat([v[v > 0] for v in map(acts, calibration.split(1024))])
+        bar = near.topk(min(job["k"] * len(calibration), len(near)), sorted=False).values.min()
+
+        def chosen(f: Tensor) -> Tensor:
+            return f * (f >= bar)
+
+    deviation, out = x.std(0), {}
+    for name, rows in (("eval", x), ("calibration", calibration)):
+        parts = [chosen(acts(part)) for part in rows.split(1024)]
+        error = torch.cat([part - decode(f) for part, f in zip(rows.split(1024), parts)]).double()
+        out |= {name: error.square().sum(1).numpy(), f"{name}_standardised": (error / deviation).square().sum(1).numpy()}
+        out[f"{name}_l0"] = np.array(float(torch.cat([(f > 0).sum(1) for f in parts]).double().mean()))
+    return out
+
+
+def main() -> None:
+    job = json.loads(Path(sys.argv[1]).read_text())
+    rows, calibration, x = (torch.from_numpy(np.load(job[k])) for k in ("train", "calibration", "eval"))
+    libraries = {"sae_lens": sae_lens, "dictionary_learning": dictionary_learning, "sparsify": sparsify}
+    np.savez(job["out"], **judged(libraries[job["library"]](rows, job), job, calibration, x))
+
+
+if __name__ == "__main__":
+    main()
