@@ -3,7 +3,7 @@
     python benchmarks/starts.py --workspace DIR [--tokens 150000]
 
 Gemma 3 270M, resid_post at layers 5, 9, 12, 15; 1,024 latents a layer, L0 60 over all of them, one pass over the rows.
-    singles    four Matryoshka SAEs, trained all along (not in the table)
+    singles    four Matryoshka SAEs of 2,048 latents, trained all along (not in the table); half of them are dropped as duplicates
     scratch    a causal crosscoder from noise, all along
     late       the same from noise, second half only
     warm       the same from the four singles as they are at half time, second half only: what the start costs is the singles
