@@ -11,6 +11,7 @@ A name that other tools give to a *different* vector (TransformerLens' `hook_mlp
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 KINDS = ("resid_post", "attn_out", "mlp_in", "mlp_out")
@@ -96,3 +97,9 @@ class Site:
     def transformer_lens(self) -> str:
         """The hook name in TransformerLens."""
         return f"blocks.{self.layer}.{_TRANSFORMER_LENS[self.kind]}"
+
+
+def spelled(sites: str | Site | Sequence[str | Site]) -> tuple[str, ...]:
+    """One or several sites, in whatever dialect they came, as names in ours."""
+    given = (sites,) if isinstance(sites, str | Site) else sites
+    return tuple(str(Site.parse(s)) for s in given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -23,6 +24,9 @@ COMMANDS = {
 def main() -> None:
     """Entry point of the `diascope` command."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for stream in (sys.stdout, sys.stderr):  # a terminal that knows ASCII alone gets question marks, not a failure at the end
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     command = tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="diascope", description=__doc__)
     try:
         command.run()

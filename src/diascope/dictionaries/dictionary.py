@@ -25,7 +25,7 @@ from diascope.dictionaries.activations import Activation, JumpReLU, Nesting, Top
 from diascope.dictionaries.site_maps import Block, Causal, Joint, OneToOne, SiteMap, stretches
 from diascope.edits import Edits
 from diascope.kernels import SparseLatents, decode, largest, merged, select_above
-from diascope.sites import Site
+from diascope.sites import Site, spelled
 
 CHUNK = 2048  # rows a dense encoder product: bounds memory at CHUNK * latents of a block floats
 
@@ -47,8 +47,8 @@ class DictionaryConfig:
     l0_target: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("sites_in", "sites_out"):  # one spelling, whatever dialect they came in
-            object.__setattr__(self, name, tuple(str(Site.parse(s)) for s in getattr(self, name)))
+        for name in ("sites_in", "sites_out"):
+            object.__setattr__(self, name, spelled(getattr(self, name)))
         for sites, widths in ((self.sites_in, self.widths_in), (self.sites_out, self.widths_out)):
             if not sites or len(sites) != len(widths):
                 raise ValueError(f"{len(widths)} widths for the sites {', '.join(sites) or '(none)'}: give one each")

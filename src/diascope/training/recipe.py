@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from diascope.config import within
 from diascope.dictionaries import BatchTopK, Causal, Gated, Joint, JumpReLU, Matryoshka, OneToOne, ReLU, SampledMatryoshka, TopK
-from diascope.sites import Site
+from diascope.sites import Site, spelled
 from diascope.training.sparsity import Coefficient, Controller, FrequencyPenalty, QuadraticL0
 
 MEMBER = "member:"  # what a start begins with when it is another member of the group
@@ -60,10 +60,8 @@ class MemberRecipe:
     """Share of the run at which it is finished; its schedules cover its own part."""
 
     def __post_init__(self) -> None:
-        for name in ("sites_in", "sites_out"):  # one spelling, whatever dialect they came in
-            given = getattr(self, name)
-            given = (given,) if isinstance(given, str | Site) else given
-            object.__setattr__(self, name, tuple(str(Site.parse(s)) for s in given))
+        for name in ("sites_in", "sites_out"):
+            object.__setattr__(self, name, spelled(getattr(self, name)))
         object.__setattr__(self, "start", (self.start,) if isinstance(self.start, str) else tuple(self.start))
         reads, writes = ([Site.parse(s) for s in sites] for sites in (self.sites_in, self.sites_out))
         if isinstance(self.map, OneToOne) and (len(reads), len(writes)) != (1, 1):
