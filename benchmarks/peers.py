@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from diascope.activations import RowReader
-from diascope.config import config_hash
+from diascope.config import config_hash, to_data
 from diascope.dictionaries import BatchTopK, Matryoshka, TopK, with_l0
 from diascope.evals.text import EvalText
 from diascope.numerics import Estimate, ratio_over_documents
@@ -55,7 +55,10 @@ def our_recipe(kind: str, args: argparse.Namespace, lr: float, seed: int) -> Tra
     nested = Matryoshka((n // 16, n // 4, n), (1.0, 1.0, 1.0)) if kind == "matryoshka" else None
     member = MemberRecipe("ours", SITE, SITE, d_sae=n, activation=TopK(k) if kind == "topk" else BatchTopK(k), matryoshka=nested,
                           l0_target=float(k), metric_power=0.0)  # fmt: skip
-    return replace(scaled((member,), args.tokens, epochs=args.epochs, batch=args.batch), lr=lr, seed=seed)
+    dead_after = int(args.epochs * args.tokens) // 4
+    return replace(
+        scaled((member,), args.tokens, epochs=args.epochs, batch=args.batch), lr=lr, seed=seed, dead_after=dead_after
+    )
 
 
 class Bench:
@@ -86,6 +89,8 @@ class Bench:
         a = self.args
         job = {"library": library, "kind": kind, "latents": a.latents, "k": a.k, "lr": lr, "seed": seed, "batch": a.batch,
                "steps": self.steps, "rows": self.reader.manifest["tokens"]}  # fmt: skip
+        if library == "ours":
+            job["recipe"] = to_data(our_recipe(kind, a, lr, seed))
         out = self.folder / f"{library}-{kind}-{lr:g}-{seed}-{config_hash(job)}.npz"
         if not out.exists():
             self.bars.stage("train", "")(0, 0, f"{library} {kind}, rate {lr:g}, seed {seed}, {self.steps} steps")
@@ -106,7 +111,8 @@ class Bench:
                 f"{name}_standardised": (error / self.eval.std(0)).square().sum(1).numpy(),
             }
             found[f"{name}_l0"] = np.array(float(d.encode(x).counts.double().mean()))
-        np.savez(out, **found)  # type: ignore[arg-type]
+        np.savez(part := out.with_suffix(".part.npz"), **found)  # type: ignore[arg-type]
+        part.rename(out)
 
     def _theirs(self, out: Path, job: dict[str, Any]) -> None:
         files = {name: str(self.args.workspace / f"{name}.npy") for name in ("train", "calibration", "eval")}
@@ -164,7 +170,9 @@ def main() -> None:
                 raw, standardised = bench.fvu(results), bench.fvu(results, "eval_standardised")
                 seeds = " ".join(f"{bench.fvu([r]).value:.4f}" for r in results)
                 l0 = float(np.mean([r["eval_l0"] for r in results]))
-                t.add_row(kind, name, f"{lr:g}", f"{l0:.1f}", str(raw), f"{standardised.value:.4f}", seeds)
+                grid = SIGN_RATES if name.endswith("signum") else RATES
+                edge = "" if lr in grid[1:-1] else " (edge)"
+                t.add_row(kind, name, f"{lr:g}{edge}", f"{l0:.1f}", str(raw), f"{standardised.value:.4f}", seeds)
             rival = min((n for n in found if n != "ours"), key=lambda n: bench.fvu(found[n][1]).value)
             pairs = [bench.ratio([a], [b]).value for a, b in zip(found["ours"][1], found[rival][1])]
             ratio = bench.ratio(found["ours"][1], found[rival][1])

@@ -7,7 +7,8 @@ sae-lens==6.54.12, eai-sparsify==1.3.3 and, with --no-deps, dictionary-learning=
 every evaluation row, raw and with each dimension divided by its deviation, for the evaluation and the calibration rows; L0.
 
 Each library's own trainer does the training, with its own normalisation, auxiliary loss and schedules (warm-up over the first 5 %
-of the steps, decay over the last 30 %, where it has them). BatchTopK's one threshold is then set on the calibration rows to the
+of the steps, decay over the last 30 %, where it has them). A latent counts as dead after a quarter of the run, in every library:
+their usual 10 million rows would leave the auxiliary loss out of a run this short. BatchTopK's one threshold is then set on the calibration rows to the
 target L0, for every library alike: their own moving averages over a few hundred steps give other L0s, and FVU at another L0 says
 nothing.
 """
@@ -66,7 +67,7 @@ def sae_lens(rows: Tensor, job: dict) -> Trained:
     trainer = SAETrainerConfig(
         total_training_samples=job["steps"] * job["batch"], train_batch_size_samples=job["batch"], lr=job["lr"],
         lr_scheduler_name="constant", lr_end=job["lr"] / 10, lr_warm_up_steps=job["steps"] // 20, lr_decay_steps=int(0.3 * job["steps"]), device="cpu",
-        logger=LoggingConfig(log_to_wandb=False), n_batches_for_norm_estimate=20,
+        logger=LoggingConfig(log_to_wandb=False), dead_feature_window=job["steps"] // 4, n_batches_for_norm_estimate=20,
     )  # fmt: skip
     sae = SAETrainer(trainer, sae, iter(Batches(rows, job))).fit()
     length = sae.W_dec.norm(dim=1) if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False) else torch.ones(job["latents"])
@@ -97,6 +98,13 @@ def dictionary_learning(rows: Tensor, job: dict) -> Trained:
     if job["kind"] == "matryoshka":
         shares = [1 / p for p in PREFIXES]
         config["group_fractions"] = [shares[0], *(b - a for a, b in itertools.pairwise(shares))]
+
+    def made(**settings: object) -> object:  # the number of rows without firing is fixed inside, at 10 million
+        made_one = trainer(**settings)
+        made_one.dead_feature_threshold = job["steps"] * job["batch"] // 4
+        return made_one
+
+    config["trainer"] = made
     with tempfile.TemporaryDirectory() as folder:
         trainSAE(Batches(rows, job), [config], job["steps"], save_dir=folder, normalize_activations=True, device="cpu")
         found = ae.from_pretrained(str(Path(folder) / "trainer_0" / "ae.pt"))
@@ -131,7 +139,7 @@ def sparsify(rows: Tensor, job: dict) -> Trained:
     with tempfile.TemporaryDirectory() as folder:
         config = TrainConfig(
             SparseCoderConfig(num_latents=job["latents"], k=job["k"]), batch_size=job["batch"], optimizer=job["kind"].split("-")[1],
-            lr=job["lr"], lr_warmup_steps=job["steps"] // 20, auxk_alpha=1 / 32, hookpoints=["rows"], init_seeds=[job["seed"]],
+            lr=job["lr"], lr_warmup_steps=job["steps"] // 20, auxk_alpha=1 / 32, dead_feature_threshold=job["steps"] * job["batch"] // 4, hookpoints=["rows"], init_seeds=[job["seed"]],
             log_to_wandb=False, save_dir=folder, run_name="run",
         )  # fmt: skip
         trainer = Trainer(config, data, Lookup(rows))  # type: ignore[arg-type]

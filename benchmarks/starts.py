@@ -34,7 +34,13 @@ def members() -> tuple[MemberRecipe, ...]:
     sites = tuple(f"L{layer}.resid_post" for layer in DEPTHS)
     singles = tuple(
         MemberRecipe(
-            f"single-{layer}", site, site, d_sae=PER, activation=BatchTopK(k), matryoshka=prefixes(PER), l0_target=float(k)
+            f"single-{layer}",
+            site,
+            site,
+            d_sae=2 * PER,
+            activation=BatchTopK(k),
+            matryoshka=prefixes(2 * PER),
+            l0_target=float(k),
         )
         for layer, site in zip(DEPTHS, sites, strict=True)
         if (k := l0_target(layer, 18))

@@ -50,11 +50,11 @@ def main() -> None:
     for m in members:
         card = read_json(run.folder(m.name) / "card.json")
         own, tuned = card["metrics"]["dictionary"], card["metrics"][f"dictionary at {SITES[1]}"]
-        for model in ("base", "tuned"):
-            s = card["latent_scaling"][model]
+        for model in SITES:
+            s = card["latent_scaling"]["sites"][model]
             shown = (
                 [cell(own["l0"]), cell(own["fvu"]), cell(own["delta_ce"]), cell(tuned["delta_ce"])]
-                if model == "base"
+                if model == SITES[0]
                 else [""] * 4
             )
             counts = (s["look_like_its_own"], s["are_its_own"], s["shrunk_away"], s["written_by_others"])

@@ -45,8 +45,20 @@ def test_what_cannot_be_side_by_side_is_said():
     with pytest.raises(ValueError, match="beside chat"):
         both.capture("abc", "other:L1.resid_post")
     site = Site.parse(B)
-    with pytest.raises(ValueError, match="belongs to 'chat'"), both.edit(Edit(site, site, lambda x, y: y)):
+    with pytest.raises(ValueError, match="in one model and write"), both.edit(Edit(Site.parse(A), site, lambda x, y: y)):
         pass
+
+
+def test_an_edit_acts_in_the_model_whose_site_it_names():
+    base, chat = toy_model(), toy_model(seed=1)
+    both, site = base.beside({"chat": chat}), Site.parse(B)
+    before = both.capture("abc", [A, B])
+    edit = Edit(site, site, lambda x, y: y + 1)
+    with both.edit(edit):
+        after = both.capture("abc", [A, B])
+    assert torch.equal(before[A], after[A]) and edit.applied == [3]
+    assert torch.allclose(after[B][0, 1:], before[B][0, 1:] + 1) and torch.equal(after[B][0, 0], before[B][0, 0])
+    assert not base._edits and not chat._edits
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +89,8 @@ def test_a_crosscoder_over_two_models_comes_from_one_run(run):
         row = result[f"dictionary at {site}"]
         assert 0 < row["kl"].value < result["mean"]["kl"].value and row["fvu"].value < 0.5
     card = json.loads((run.folder("crosscoder") / "card.json").read_text())["latent_scaling"]
-    assert set(card) >= {"base", "chat", "shared", "silent"}
-    assert set(card["chat"]) == {"look_like_its_own", "are_its_own", "shrunk_away", "written_by_others", "clearest"}
+    assert set(card) == {"schema", "sites", "shared", "silent"}
+    assert set(card["sites"][B]) == {"look_like_its_own", "are_its_own", "shrunk_away", "written_by_others", "clearest"}
 
 
 def test_a_site_is_replaced_in_its_own_model(run):
@@ -126,8 +138,8 @@ def test_latent_scaling_tells_an_own_latent_from_a_shrunk_and_a_decoupled_one():
     assert s.error.tolist() == pytest.approx([0, 1, 0, 0, 1], abs=0.02)
     assert s.reconstruction[:4].tolist() == pytest.approx([0, 0, 1, 1], abs=0.02)
     card = s.card()
-    assert card["chat"]["look_like_its_own"] == 3 and card["chat"]["are_its_own"] == 1
-    assert card["chat"]["shrunk_away"] == 1 and card["chat"]["written_by_others"] == 1
-    assert card["chat"]["clearest"][0]["latent"] == 0 and card["base"]["are_its_own"] == 0 and card["shared"] == 1
+    assert card["sites"][B]["look_like_its_own"] == 3 and card["sites"][B]["are_its_own"] == 1
+    assert card["sites"][B]["shrunk_away"] == 1 and card["sites"][B]["written_by_others"] == 1
+    assert card["sites"][B]["clearest"][0]["latent"] == 0 and card["sites"][A]["are_its_own"] == 0 and card["shared"] == 1
     with pytest.raises(ValueError, match="compares two models"):
         latent_scaling(perfect(16), x[:, :16])

@@ -59,9 +59,15 @@ def test_what_is_read_back_is_the_strongest_of_what_fired(written):
 
 
 def test_an_index_comes_from_stored_examples_alone(written, toy, tmp_path):
-    path, d, _ = written
+    path, d, firings = written
     stored = read_examples(path / "examples.safetensors", d.d_sae)
-    index = Index(write_index(toy, {"d": d}, {"d": stored.firings}, stored.sequences, tmp_path / "index"))
+    index = Index(write_index(toy, {"d": d}, {"d": stored.firings}, stored.sequences, tmp_path / "index",
+                              frequency={"d": stored.frequency}))  # fmt: skip
+    source = index.sources["d"]
+    assert np.allclose(source.columns["density"], np.diff(firings.start) / firings.tokens) and source.meta["strongest_only"]
+    texts = {index.text(t) for j in range(d.d_sae) for g in source.record(j).groups for e in g.examples
+             for t in index.tokens[e.sequence, e.first : e.first + e.length]}  # fmt: skip
+    assert "<pad>" not in texts and len(texts) > 5
     latent = int(np.argmax(index.sources["d"].columns["max_activation"]))
     example = index.sources["d"].record(latent).groups[0].examples[0]
     entry = stored.firings.of(latent).start

@@ -7,8 +7,20 @@ import numpy as np
 import pytest
 import torch
 
-from diascope.dictionaries import BatchTopK, Dictionary, Matryoshka, TopK, load_dictionary, save_dictionary, with_l0
-from diascope.evals import Series, difference, moved
+from diascope.dictionaries import (
+    BatchTopK,
+    Dictionary,
+    DictionaryConfig,
+    Joint,
+    Matryoshka,
+    TopK,
+    load_dictionary,
+    save_dictionary,
+    with_l0,
+)
+from diascope.edits import Edit
+from diascope.evals import Series, difference, evaluate, moved
+from diascope.evals.text import EvalText
 from diascope.models import ROLES, load_model
 from diascope.models.toy import byte_tokenizer, toy_module
 from diascope.recipes.chat import ChatTuning, chat
@@ -17,6 +29,7 @@ from diascope.recipes.publish import prepare
 from diascope.recipes.run import Run, RunRecipe
 from diascope.recipes.tune_model import ModelTuning, tune_model
 from diascope.recipes.verify import verify
+from diascope.sites import Site
 from diascope.storage.files import read_json
 from diascope.tokens import Document, Rollouts, open_corpus, pack, rollouts
 from diascope.training import MemberRecipe
@@ -83,7 +96,7 @@ def test_rollouts_are_the_same_however_often_they_are_interrupted(subject, tmp_p
     assert len(lines) == 80 and len({line["prompt"] for line in lines}) == 80
     assert [m["role"] for m in lines[0]["messages"]] == ["user", "assistant"]
     assert lines[0]["messages"][1]["content"] and len({line["messages"][1]["content"] for line in lines}) > 70
-    with pytest.raises(ValueError, match="another model or sampling"):
+    with pytest.raises(ValueError, match="another model, sampling or prompts"):
         rollouts(model, Rollouts(str(subject / "prompts.txt"), seed=1, **SAMPLING), tmp_path / "a")
 
 
@@ -149,8 +162,10 @@ def test_what_did_not_move_is_said_not_to_have_moved(subject):
 
 
 def test_differences_need_the_same_tokens(subject):
-    a = Series(np.ones(4), np.ones(4) * 2, np.array([0, 0, 1, 1]), np.ones(4), np.array([0, 0, 1, 1]))
-    b = replace(a, error=np.zeros(4), delta_ce=np.zeros(4))
+    documents = np.array([0, 0, 1, 1])
+    a = Series(np.ones(4), np.ones(4) * 2, np.ones(4), np.ones(4) * 4, documents, np.ones(4), documents)
+    b = replace(a, error=np.zeros(4), error_standardised=np.zeros(4), delta_ce=np.zeros(4))
+    assert difference(a, b)["fvu_standardised"].value == 0.25 and a.fvu().value == 0.5
     assert difference(a, b)["fvu"].value == 0.5 and difference(a, b)["delta_ce"].value == 1.0
     with pytest.raises(ValueError, match="not judged on the same tokens"):
         difference(a, replace(b, documents=np.array([0, 1, 1, 1])))
@@ -170,7 +185,7 @@ def test_a_dictionary_without_thresholds_is_refused(subject, tmp_path):
 def test_conversations_of_the_user_s_own_are_checked(subject, tmp_path, line):
     (tmp_path / "c.jsonl").write_text("\n".join([line] * 40))
     base = str(subject / "base" / "dictionaries" / "sae")
-    with pytest.raises(ValueError, match=r"plain text|message that is not"):
+    with pytest.raises(ValueError, match=r"is no conversation|message that is not"):
         chat(base, replace(tuning(subject), conversations=str(tmp_path / "c.jsonl")), tmp_path / "w")
 
 
@@ -189,3 +204,27 @@ def test_the_model_is_tuned_on_its_answers_alone(subject, tmp_path):
     assert again.logits([ids]).softmax(-1)[0, -1, again.tokenize("a")[1]] > 2 * before
     with pytest.raises(ValueError, match="exists already"):
         tune_model(model, talk, tmp_path / "tuned")
+
+
+def test_the_prefix_is_left_as_it_is_when_losses_are_taken(subject):
+    """A dictionary that gives back what it reads changes nothing; one that wrote into the prefix would."""
+    model = load_model(subject / "model")
+    talk = ({"role": "user", "content": "what is this?"}, {"role": "assistant", "content": "it is that"})
+    s = pack(model, [Document(f"d{i}", "", talk) for i in range(12)], context=64, max_tokens=64 * 6)
+    text = EvalText(model, s)
+    assert (model.ordinary(torch.from_numpy(s.tokens)) & ~text.rows & torch.from_numpy(s.document >= 0)).any()
+    sites = ("L1.resid_post", "L2.resid_post")
+    eye = torch.eye(64)
+    tensors = {
+        "W_enc": torch.cat([eye, -eye], 1),
+        "W_dec": torch.cat([eye, -eye]),
+        "b_enc": torch.zeros(128),
+        "b_dec": torch.zeros(64),
+    }
+    config = DictionaryConfig("toy", sites, sites, (32, 32), (32, 32), 128, Joint())
+    perfect = Dictionary(config, tensors | {"threshold": torch.zeros(128)})
+    assert evaluate(model, {"d": perfect}, s, ce_tokens=10**6)["d"].metrics["dictionary"]["kl"].value < 1e-6
+    site, prefix = Site(1, "resid_post"), ~text.rows
+    clean = text.hidden()
+    with model.edit(Edit(site, site, lambda _, y: torch.where(prefix[: len(y), :, None], 0.0, y))):
+        assert torch.equal(text.hidden(), clean)  # it acts on rows alone, so nothing of this reaches the model

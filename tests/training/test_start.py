@@ -1,5 +1,6 @@
 """Members that start from finished dictionaries: the fold undone, duplicates dropped, late starts from other members."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from diascope.dictionaries import (
     Matryoshka,
     ReLU,
     TopK,
+    load_dictionary,
     save_dictionary,
 )
 from diascope.sites import Site
@@ -122,7 +124,9 @@ def test_fine_tuning_goes_on_from_the_dictionary_and_its_identity_is_the_start_s
     tuned = training(member(start=str(tmp_path / "d")), lr=1e-3, epochs=2, l0_warmup=0)
     x = beside(reader, (Site.parse(IN),), ALL)
     group = Group(tuned, reader, tmp_path / "b", "toy")
-    assert group.members[0].rule.aim(1.0) == 4.0
+    rule = group.members[0].rule
+    l0 = float(load_dictionary(tmp_path / "d").encode(x).counts.float().mean())
+    assert rule.first == pytest.approx(l0, rel=0.2) and rule.aim(0.0) == rule.first and rule.aim(1.0) == 4.0
     stats = group._one_step()["m"]
     scratch = Group(training(member()), reader, tmp_path / "c", "toy")._one_step()["m"]
     assert stats.fvu < 0.5 * scratch.fvu
@@ -170,6 +174,41 @@ def test_a_member_starts_late_from_the_members_and_resumes_exactly(reader, tmp_p
 def test_a_start_that_cannot_be_is_refused(change, says):
     with pytest.raises(ValueError, match=says):
         training(member("other"), member(**change))
+
+
+def test_a_start_that_breaks_leaves_the_others_training(reader, tmp_path):
+    singles = [member(f"s{i}", sites_in=site, sites_out=site, activation=TopK(4)) for i, site in enumerate((IN, IN2))]
+    multi = member("multi", "crosscoder", begins=0.5, start=("member:s0", "member:s1"))
+    trained = train_group(training(*singles, multi), reader, tmp_path, model="toy")
+    assert [t.recipe.name for t in trained] == ["s0", "s1"]
+    assert "no thresholds" in json.loads((tmp_path / "checkpoint" / "state.json").read_text())["failed"]["multi"]
+
+
+def test_starts_of_other_sites_or_with_a_skip_that_would_be_lost_are_refused(reader, tmp_path):
+    g = torch.Generator().manual_seed(0)
+    singles = [single(site, normalize(torch.randn(32, 16, generator=g), dim=1)) for site in (IN2, IN)]
+    recipe = member(shape="crosscoder")
+    m = Group(training(recipe), reader, tmp_path / "a", "toy").members[0]
+    with pytest.raises(ValueError, match="in the order of the sites"):
+        unfold(m, singles, beside(reader, recipe.reads, ALL))
+    m = Group(training(member(sites_in=IN2, sites_out=IN2)), reader, tmp_path / "b", "toy").members[0]
+    with pytest.raises(ValueError, match="its start reads L1"):
+        unfold(m, [single(IN, normalize(torch.randn(64, 16), dim=1))], beside(reader, (Site.parse(IN2),), ALL))
+    plain = train_group(training(member("t", "skip-transcoder")), reader, tmp_path / "c", model="toy")[0].dictionary
+    recipe = member(shape="clt", skip=False)
+    m = Group(training(recipe), reader, tmp_path / "d", "toy").members[0]
+    with pytest.raises(ValueError, match="would be lost"):
+        unfold(m, [plain, plain], beside(reader, recipe.reads, ALL))
+
+
+def test_a_latent_that_writes_nothing_does_no_harm(reader, tmp_path):
+    d = single(IN, normalize(torch.randn(64, 16, generator=torch.Generator().manual_seed(0)), dim=1))
+    d.W_dec[3] = 0
+    group = Group(training(member()), reader, tmp_path, "toy")
+    x = beside(reader, (Site.parse(IN),), ALL)
+    unfold(group.members[0], [d], x)
+    assert torch.allclose(group.members[0].decoders[0].norm(dim=1), torch.ones(64), atol=1e-5)
+    assert np.isfinite(group._one_step()["m"].fvu) and torch.isfinite(group.members[0].decoders[0]).all()
 
 
 def test_a_start_of_another_shape_is_refused(reader, tmp_path):

@@ -69,11 +69,12 @@ def _added(d: Dictionary, latent: int) -> dict[Site, Tensor]:
 
     In the residual stream what was added at one site arrives at the next, so only the difference of the directions is added.
     """
-    found, carried = {}, None
+    found: dict[Site, Tensor] = {}
+    carried: dict[str | None, Tensor] = {}  # by model: nothing flows from one into another
     for site, v in d.direction(latent).items():
         residual = site.kind == "resid_post"
-        found[site] = v - carried if residual and carried is not None else v
-        carried = v if residual else None
+        found[site] = v - carried[site.model] if residual and site.model in carried else v
+        carried = {**carried, site.model: v} if residual else {}
     return found
 
 

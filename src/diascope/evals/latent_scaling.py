@@ -36,17 +36,17 @@ class LatentScaling:
     error: Tensor
     reconstruction: Tensor
     fired: Tensor  # rows on which it fires
-    models: tuple[str, str]
+    sites: tuple[str, str]
 
     def card(self, most: int = 20) -> dict[str, Any]:
-        """JSON-ready: for each model how many latents look like its own, how many are, and the clearest of them."""
-        out: dict[str, Any] = {"schema": "diascope-latent-scaling-1", "rows_fired_at_least": 1}
-        for name, near in zip(self.models, (self.norm < OWN, self.norm > 1 - OWN), strict=True):
+        """JSON-ready: for each model's site how many latents look like its own, how many are, and the clearest of them."""
+        models: dict[str, Any] = {}
+        for name, near in zip(self.sites, (self.norm < OWN, self.norm > 1 - OWN), strict=True):
             looks = near & (self.fired > 0)
             own = looks & (self.error.abs() < PRESENT) & (self.reconstruction.abs() < PRESENT)
             worst = torch.maximum(self.error.abs(), self.reconstruction.abs())
             first = torch.where(looks, worst, torch.inf).argsort()[: min(most, int(looks.sum()))]
-            out[name] = {
+            models[name] = {
                 "look_like_its_own": int(looks.sum()),
                 "are_its_own": int(own.sum()),
                 "shrunk_away": int((looks & (self.error >= PRESENT)).sum()),
@@ -58,7 +58,8 @@ class LatentScaling:
                 ],
             }  # fmt: skip
         shared = ((self.norm >= OWN) & (self.norm <= 1 - OWN) & (self.fired > 0)).sum()
-        return out | {"shared": int(shared), "silent": int((self.fired == 0).sum())}
+        silent = int((self.fired == 0).sum())
+        return {"schema": "diascope-latent-scaling-1", "sites": models, "shared": int(shared), "silent": silent}
 
 
 def of_two_models(d: Dictionary) -> bool:
@@ -101,8 +102,7 @@ def latent_scaling(d: Dictionary, x: Tensor) -> LatentScaling:
         beta["reconstruction b"] - torch.where(towards_b, 0.0, own[1]),
         towards_b,
     )
-    names = tuple(s.model or "base" for s in d.config.writes)
-    return LatentScaling(norm, error, reconstruction, fired, (names[0], names[1]))
+    return LatentScaling(norm, error, reconstruction, fired, (d.config.sites_out[0], d.config.sites_out[1]))
 
 
 def _ratio(a: Tensor, b: Tensor, towards_b: Tensor) -> Tensor:

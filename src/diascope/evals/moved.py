@@ -20,7 +20,6 @@ from torch.nn.functional import cosine_similarity
 
 from diascope.dictionaries import Dictionary
 from diascope.evals.paired import Series, difference
-from diascope.numerics import Estimate, ratio_over_documents
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -60,8 +59,8 @@ class Moved:
             },
             "fvu": {
                 role: {
-                    "before": asdict(_fvu(a)),
-                    "after": asdict(_fvu(b)),
+                    "before": asdict(a.fvu()),
+                    "after": asdict(b.fvu()),
                     "after_minus_before": asdict(difference(b, a)["fvu"]),
                 }
                 for role, (a, b) in self.errors.items()
@@ -97,13 +96,9 @@ def moved(
 def _series(d: Dictionary, x: Tensor, y: Tensor, documents: np.ndarray, mask: np.ndarray) -> Series:
     here = torch.from_numpy(mask)
     x, y = x[here], y[here].double()
-    error = (y - d(x)).square().sum(1).numpy()
-    variance = (y - y.mean(0)).square().sum(1).numpy()
-    return Series(error, variance, documents[mask], None, documents[mask])
-
-
-def _fvu(s: Series) -> Estimate:
-    return ratio_over_documents(s.error, s.variance, s.documents)
+    error, centred, sd = y - d(x), y - y.mean(0), y.std(0).clamp_min(1e-12)
+    raw, around, scaled, scaled_around = (v.square().sum(1).numpy() for v in (error, centred, error / sd, centred / sd))
+    return Series(raw, around, scaled, scaled_around, documents[mask])
 
 
 def _frequency(d: Dictionary, x: Tensor) -> Tensor:

@@ -15,21 +15,33 @@ from diascope.numerics import Estimate, ratio_over_documents
 
 @dataclass(frozen=True)
 class Series:
-    """What a map did on every token: squared error and variance of rows [n], CE minus the clean model's [m], in nats."""
+    """What a map did on every token: squared error and variance of rows [n], both also with every dimension divided by its
+    deviation, and CE minus the clean model's [m], in nats."""
 
     error: np.ndarray
     variance: np.ndarray
+    error_standardised: np.ndarray
+    variance_standardised: np.ndarray
     documents: np.ndarray
-    delta_ce: np.ndarray | None
-    documents_of_predictions: np.ndarray
+    delta_ce: np.ndarray | None = None
+    documents_of_predictions: np.ndarray | None = None
+
+    def fvu(self, *, standardised: bool = False) -> Estimate:
+        """The map's FVU."""
+        pair = (self.error_standardised, self.variance_standardised) if standardised else (self.error, self.variance)
+        return ratio_over_documents(*pair, self.documents)
 
 
 def difference(a: Series, b: Series) -> dict[str, Estimate]:
     """`a` minus `b`: negative where `a` is better. Raises ValueError when they are of different tokens."""
     if not np.array_equal(a.documents, b.documents) or not np.allclose(a.variance, b.variance):
         raise ValueError("the two were not judged on the same tokens and targets: evaluate them in one call")
-    out = {"fvu": ratio_over_documents(a.error - b.error, a.variance, a.documents)}
-    if a.delta_ce is not None and b.delta_ce is not None:
+    standardised = a.error_standardised - b.error_standardised
+    out = {
+        "fvu": ratio_over_documents(a.error - b.error, a.variance, a.documents),
+        "fvu_standardised": ratio_over_documents(standardised, a.variance_standardised, a.documents),
+    }
+    if a.delta_ce is not None and b.delta_ce is not None and a.documents_of_predictions is not None:
         delta = a.delta_ce - b.delta_ce
         out["delta_ce"] = ratio_over_documents(delta, np.ones_like(delta), a.documents_of_predictions)
     return out

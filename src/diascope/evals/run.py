@@ -110,7 +110,9 @@ def evaluate(
         progress(done, total, f"{name}: losses of {len(hidden) + 1} models on {int(short.predicts.sum())} predictions")
         losses = _losses(short, clean, d, hidden)
         ablated = averaged(losses, "mean")
-        metrics: dict[str, dict[str, Estimate | float]] = {"clean": {"ce": _mean(losses["clean"].ce, short)}}
+        own = averaged(losses, "dictionary")
+        unedited = losses["clean"].ce if own is None else own.ce - own.delta  # over two models the mean of both
+        metrics: dict[str, dict[str, Estimate | float]] = {"clean": {"ce": _mean(unedited, short)}}
         series: dict[str, Series] = {}
         for label, function in maps[name].items():
             y_hat = function(x, y)
@@ -118,9 +120,8 @@ def evaluate(
             if (spent := averaged(losses, label)) is not None:
                 metrics[label] |= _loss_metrics(short, spent, ablated)
             delta = None if spent is None else spent.delta.double().numpy()
-            series[label] = Series(
-                *_errors(y, y_hat, d.config.widths_out), whole.documents, delta, short.documents_of_predictions
-            )
+            errors = (*_errors(y, y_hat, d.config.widths_out), *_standardised(y, y_hat))
+            series[label] = Series(*errors, whole.documents, delta, short.documents_of_predictions)
             if label == "dictionary" and len(d.config.writes) > 1:
                 metrics |= _by_site(d, whole, y, y_hat, short, losses)
         metrics["dictionary"] |= _sparsity(d, x, whole)
@@ -201,16 +202,20 @@ def _errors(y: Tensor, y_hat: Tensor, widths: tuple[int, ...]) -> tuple[np.ndarr
     return (squared / by_site).sum(1).numpy(), (centred / by_site).sum(1).numpy()
 
 
-def _fidelity(text: EvalText, y: Tensor, y_hat: Tensor, widths: tuple[int, ...]) -> dict[str, Estimate | float]:
+def _standardised(y: Tensor, y_hat: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """The same with every dimension divided by its own deviation."""
     mu, sd = y.double().mean(0), y.double().std(0).clamp_min(1e-12)
-    squared, centred = (y.double() - y_hat).square(), (y.double() - mu).square()
+    return ((y - y_hat) / sd).square().sum(1).numpy(), ((y - mu) / sd).square().sum(1).numpy()
+
+
+def _fidelity(text: EvalText, y: Tensor, y_hat: Tensor, widths: tuple[int, ...]) -> dict[str, Estimate | float]:
     docs, norm = text.documents, (y / site_scale(y.double(), widths)).norm(dim=1)
     usual = (norm <= 3 * norm.median()).numpy()
     error, variance = _errors(y, y_hat, widths)
     return {
         "fvu": ratio_over_documents(error, variance, docs),
         "fvu_no_outliers": ratio_over_documents(error[usual], variance[usual], docs[usual]),
-        "fvu_standardised": ratio_over_documents((squared / sd**2).sum(1).numpy(), (centred / sd**2).sum(1).numpy(), docs),
+        "fvu_standardised": ratio_over_documents(*_standardised(y, y_hat), docs),
     }
 
 
@@ -257,7 +262,7 @@ def _facts(model: Model, d: Dictionary, sequences: Sequences, text: EvalText, sh
         "predictions": int(short.predicts.sum()),
         "documents": len(np.unique(text.documents)),
         "documents_of_predictions": len(np.unique(short.documents_of_predictions)),
-        "excluded": "special tokens (BOS, padding), neither counted nor replaced",
+        "excluded": "special tokens (BOS, padding) and a chat template's prefix, neither counted nor replaced",
         "ablation": "mean vector of the training rows",
         "data": config_hash(sequences.tokens.tolist()),
         "seed": seed,

@@ -29,19 +29,22 @@ class Losses:
 class EvalText:
     """Packed sequences with the positions that count.
 
-    A row is counted when its token is ordinary (not BOS, not special, not in a chat template's prefix). A prediction is counted when the next position
-    holds an ordinary token of the same document; its loss belongs to the row that makes it.
+    A row is counted when its token is ordinary (not BOS, not special, not in a chat template's prefix); edits act on rows alone.
+    A prediction is counted when the next position holds a row of the same document; its loss belongs to the row that makes it.
+    Companions' rows are the main model's: all read the same tokens.
     """
 
-    def __init__(self, model: Model, sequences: Sequences, *, batch: int = 2) -> None:
+    def __init__(self, model: Model, sequences: Sequences, *, batch: int = 2, rows: Tensor | None = None) -> None:
         self.model, self.sequences, self.batch = model, sequences, batch
-        self.rows = torch.from_numpy(sequences.rows(model))  # [N, T]
+        self.rows = torch.from_numpy(sequences.rows(model)) if rows is None else rows  # [N, T]
         follows = torch.zeros_like(self.rows)
         restart = torch.from_numpy(sequences.positions[:, 1:]) == 0
         follows[:, :-1] = self.rows[:, 1:] & ~restart
         self.predicts = self.rows & follows  # BOS's own prediction is left out with BOS
         self._below, self._kept = 0, []
-        self.others = {name: EvalText(other, sequences, batch=batch) for name, other in model.companions.items()}
+        self.others = {
+            name: EvalText(other, sequences, batch=batch, rows=self.rows) for name, other in model.companions.items()
+        }
 
     def of(self, site: Site) -> EvalText:
         """The text as the model sees it that `site` is of."""
@@ -93,7 +96,9 @@ class EvalText:
         parts = []
         for number, (here, tokens, positions) in enumerate(self._batches()):
             resume = (self._below, self._kept[number]) if self._kept else None
-            parts.append(self.model.hidden(tokens, positions=positions, resume=resume).cpu()[self.predicts[here]])
+            parts.append(
+                self.model.hidden(tokens, positions=positions, resume=resume, rows=self.rows[here]).cpu()[self.predicts[here]]
+            )
         return torch.cat(parts)
 
     @property

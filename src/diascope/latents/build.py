@@ -49,9 +49,14 @@ def write_index(
     sequences: Sequences,
     folder: str | Path,
     *,
+    frequency: Mapping[str, np.ndarray] | None = None,
     progress: Callable[[int, int, str], None] = lambda done, total, note: None,
 ) -> Path:
-    """Write an index from `firings` by dictionary, from a sweep or from stored examples (`latents.release.read_examples`)."""
+    """Write an index from `firings` by dictionary, from a sweep or from stored examples (`latents.release.read_examples`).
+
+    Stored examples are the strongest firings alone: give `frequency` (shares of all tokens [S], by dictionary), and the
+    source says that its other statistics are of the strongest.
+    """
     seen = torch.from_numpy(np.unique(sequences.tokens)).long()
     seen = seen[model.ordinary(seen).cpu()]
     shown = set(np.unique(sequences.tokens).tolist())
@@ -69,8 +74,8 @@ def write_index(
             progress(d.d_sae, d.d_sae, f"{name}: packing examples")
             write_source(
                 work / "sources" / str(number),
-                _meta(name, d, firings[name], len(seen)),
-                _columns(d, firings[name], logits, near),
+                _meta(name, d, firings[name], len(seen)) | ({"strongest_only": True} if frequency else {}),
+                _columns(d, firings[name], logits, near, frequency[name] if frequency else None),
                 records,
             )
         strings = {str(t): model.tokenizer.decode([t]) for t in sorted(shown)}
@@ -135,14 +140,18 @@ def _example(
 
 
 def _columns(
-    d: Dictionary, firings: Firings, logits: dict[str, np.ndarray], near: tuple[torch.Tensor, torch.Tensor]
+    d: Dictionary,
+    firings: Firings,
+    logits: dict[str, np.ndarray],
+    near: tuple[torch.Tensor, torch.Tensor],
+    frequency: np.ndarray | None,
 ) -> dict[str, np.ndarray]:
     count = np.diff(firings.start)
     alive = count > 0
     first = np.minimum(firings.start[:-1], max(len(firings.activation) - 1, 0))
     total = np.add.reduceat(np.append(firings.activation, 0.0), firings.start[:-1])
     columns = {
-        "density": count / max(firings.tokens, 1),
+        "density": count / max(firings.tokens, 1) if frequency is None else frequency,
         "max_activation": np.where(alive, firings.activation[first], 0.0),
         "mean_activation": np.where(alive, total / np.maximum(count, 1), 0.0),
         "level": _levels(d),

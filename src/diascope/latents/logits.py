@@ -14,7 +14,9 @@ from diascope.models import Model
 
 
 def has_direct_logits(dictionary: Dictionary) -> bool:
-    """Whether the dictionary writes to the residual stream."""
+    """Whether the dictionary writes to the residual stream, and of one model."""
+    if len({site.model for site in dictionary.config.writes}) > 1:
+        return False
     return all(site.kind in ("resid_post", "mlp_out") for site in dictionary.config.writes)
 
 

@@ -34,7 +34,7 @@ class Stored:
 
     firings: Firings
     sequences: Sequences
-    frequency: np.ndarray | None
+    frequency: np.ndarray | None  # None where the file does not say
 
 
 def write_examples(
@@ -71,7 +71,7 @@ def write_examples(
         **{name: logits[key] for key, name in LOGITS.items() if logits},
     }
     with commit_file(path) as work:
-        save_file({k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in tensors.items()}, work)
+        save_file({k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in tensors.items()}, work, metadata={"pad": str(pad)})
     return path
 
 
@@ -84,6 +84,7 @@ def read_examples(path: str | Path, d_sae: int) -> Stored:
     with reading(path, "fetch it again"), safe_open(path, "pt") as file:
         tokens, activation = file.get_tensor("tokens"), file.get_tensor("activations").float()
         sequence, position = file.get_tensor("seq_ids").long(), file.get_tensor("positions").long()
+        pad = int((file.metadata() or {}).get("pad", -1))  # ours say what their rows are filled up with; the release's are full
         frequency = file.get_tensor("feature_frequencies").float().numpy() if "feature_frequencies" in file.keys() else None
     if not activation.shape == sequence.shape == position.shape or len(activation) != d_sae or tokens.ndim != 2:
         raise ValueError(f"{path}: activations, seq_ids and positions must be [{d_sae}, n], and tokens [sequences, length]")
@@ -95,7 +96,7 @@ def read_examples(path: str | Path, d_sae: int) -> Stored:
     start = np.concatenate([[0], there.sum(1).cumsum(0).numpy()])
     value, row, column = (v[there].numpy() for v in (activation, sequence.int(), position.int()))
     firings = Firings(start, value, row, column, tokens.numel())
-    return Stored(firings, _as_sequences(tokens.int().numpy()), frequency)
+    return Stored(firings, _as_sequences(tokens.int().numpy(), pad), frequency)
 
 
 def _unpacked(sequences: Sequences, pad: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -111,9 +112,10 @@ def _unpacked(sequences: Sequences, pad: int) -> tuple[np.ndarray, np.ndarray, n
     return tokens, row, first
 
 
-def _as_sequences(tokens: np.ndarray) -> Sequences:
-    """Rows as packed sequences of one document each."""
+def _as_sequences(tokens: np.ndarray, pad: int) -> Sequences:
+    """Rows as packed sequences of one document each, without what they are filled up with."""
     N, T = tokens.shape
-    positions = np.broadcast_to(np.arange(T, dtype=np.int32), (N, T))
-    document = np.broadcast_to(np.arange(N, dtype=np.int32)[:, None], (N, T))
+    used = np.maximum.accumulate((tokens != pad)[:, ::-1], axis=1)[:, ::-1]
+    positions = np.where(used, np.arange(T, dtype=np.int32), 0)
+    document = np.where(used, np.arange(N, dtype=np.int32)[:, None], -1)
     return Sequences(tokens, positions, document, tuple(f"sequence {i}" for i in range(N)))

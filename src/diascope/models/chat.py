@@ -87,15 +87,14 @@ def _owners(model: Model, messages: Sequence[Message], text: str) -> list[int]:
     for mark in marks:
         before, _, marked = marked.partition(mark)
         between.append(before)
-    for strip in (str.strip, str):
-        contents = [strip(m["content"]) for m in messages]
-        owner = [
-            r for b, c, m in zip(between, contents, messages) for r in [TEMPLATE] * len(b) + [ROLES.index(m["role"])] * len(c)
-        ]
-        if text.startswith("".join(b + c for b, c in zip(between, contents))):
-            owner[: len(between[0])] = [PREFIX] * len(between[0])
-            return owner + [TEMPLATE] * (len(text) - len(owner))
-    raise ValueError(f"the chat template of {model.name} rewrites messages: roles cannot be told apart in {text[:80]!r}")
+    owner: list[int] = []
+    for number, (before, m) in enumerate(zip(between, messages, strict=True)):
+        at, follows = len(owner) + len(before), between[number + 1] if number + 1 < len(between) else ""
+        said = next((c for c in (m["content"], m["content"].strip()) if text.startswith(c + follows, at)), None)
+        if said is None or text[len(owner) : at] != before:
+            raise ValueError(f"the chat template of {model.name} rewrites message {number}: roles cannot be told apart")
+        owner += [TEMPLATE if number else PREFIX] * len(before) + [ROLES.index(m["role"])] * len(said)
+    return owner + [TEMPLATE] * (len(text) - len(owner))
 
 
 def _role(owner: list[int], start: int, end: int) -> int:

@@ -11,13 +11,14 @@ import contextlib
 import copy
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from diascope.edits import Edit, Edits, flat
-from diascope.models.chat import render
+from diascope.models.chat import chat_text
 from diascope.models.generation import continuations
 from diascope.models.parts import Parts, address, find_parts, width
 from diascope.sites import Site
@@ -125,7 +126,10 @@ class Model:
 
     def chat_tokens(self, messages: Sequence[dict[str, str]], *, answer_next: bool = True) -> list[int]:
         """Token ids of a conversation by the tokenizer's chat template, never with a second BOS (roles: models.render)."""
-        return render(self, messages, answer_next=answer_next).tokens
+        ids = list(self.tokenizer(chat_text(self, messages, answer_next=answer_next), add_special_tokens=False)["input_ids"])
+        while len(ids) > 1 and ids[0] == ids[1] == self.bos_id:
+            ids.pop(0)
+        return ids
 
     def batch(self, texts_or_tokens: Any, *, padding_side: str = "right") -> tuple[Tensor, Tensor]:
         """Token ids [B, T] and attention mask [B, T] (bool) of a text, texts, id lists or an id tensor."""
@@ -201,15 +205,18 @@ class Model:
         positions: Tensor | None = None,
         resume: tuple[int, Any] | None = None,
         grad: bool = False,
+        rows: Tensor | None = None,
     ) -> Tensor:
         """The trunk's last hidden state after the final norm, [B, T, d_model]: what the unembedding reads.
+
+        `rows` [B, T] says where edits act, in place of all ordinary tokens: a chat template's prefix is none of them.
 
         `resume` = (layer, block_output(..., layer - 1)) starts at that layer instead of computing the ones below again.
         With `grad` a graph is built, so that a loss reaches the edits.
         """
         tokens, attention = self.batch(texts_or_tokens)
         starting = self._skipping(*resume) if resume else contextlib.nullcontext()
-        with torch.set_grad_enabled(grad), self._editing(tokens, attention), starting:
+        with torch.set_grad_enabled(grad), self._editing(tokens, attention, rows), starting:
             return self._trunk(tokens, attention, positions)
 
     @torch.no_grad()
@@ -274,14 +281,16 @@ class Model:
         """Apply `edits` to every forward pass inside the block."""
         each = flat(edits)
         for e in each:
-            for site in (e.read, e.write):
-                if self.of(self._own(site)) is not self:  # a ValueError here, not in the middle of a forward pass
-                    raise ValueError(f"an edit at {site} belongs to {site.model!r}: make it there (model.of(site).edit)")
-        self._edits.extend(each)
+            if self.of(self._own(e.read)) is not self.of(self._own(e.write)):  # here, not in the middle of a forward pass
+                raise ValueError(f"an edit cannot read {e.read} in one model and write {e.write} in another")
+        for model in (self, *self.companions.values()):
+            model._edits.extend(_bare(e) for e in each if self.of(e.write) is model)
         try:
             yield self
         finally:
-            del self._edits[len(self._edits) - len(each) :]
+            for model in (self, *self.companions.values()):
+                count = sum(self.of(e.write) is model for e in each)
+                del model._edits[len(model._edits) - count :]
 
     def splice(self, dictionary: Any, *, keep_error: bool = True) -> contextlib.AbstractContextManager[Model]:
         """Run with the dictionary's output in place of the model's own; with `keep_error` the difference is added back."""
@@ -377,9 +386,9 @@ class Model:
                 handle.remove()
 
     @contextlib.contextmanager
-    def _editing(self, tokens: Tensor, attention: Tensor) -> Iterator[None]:
+    def _editing(self, tokens: Tensor, attention: Tensor, rows: Tensor | None = None) -> Iterator[None]:
         handles, seen = [], {}
-        ordinary = (attention & self.ordinary(tokens))[..., None]
+        ordinary = (attention & (self.ordinary(tokens) if rows is None else rows.to(attention.device)))[..., None]
         everywhere = attention[..., None]
         try:
             for edit in self._edits:
@@ -420,6 +429,12 @@ class Model:
             return None
 
         return module.register_forward_hook(after)
+
+
+def _bare(edit: Edit) -> Edit:
+    """The edit as the model itself sees it: its sites without a model's name; `applied` stays the same list."""
+    read, write = (Site(s.layer, s.kind) for s in (edit.read, edit.write))
+    return replace(edit, read=read, write=write)
 
 
 def _signature(module: nn.Module) -> set[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from diascope.config import to_data, within
 from diascope.dictionaries import BatchTopK, Dictionary, JumpReLU, load_dictionary, with_l0
@@ -26,6 +27,8 @@ from diascope.recipes.run import Run, RunRecipe, Stage, opened_model, quiet
 from diascope.storage.files import write_json
 from diascope.tokens import Rollouts, open_corpus, pack, rollouts, split
 from diascope.training import MemberRecipe
+
+CONTEXT = 512  # tokens a packed sequence; a longer conversation is cut
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ class ChatTuning:
 
     def __post_init__(self) -> None:
         within("epochs", self.epochs, 1e-6, 1e6)
+        for name in ("eval_tokens", "ce_tokens"):  # said now, not after an hour of sampling
+            within(name, getattr(self, name), CONTEXT, 2**60, "tokens, at least one sequence")
 
 
 @dataclass(frozen=True)
@@ -67,16 +72,20 @@ def chat(dictionary: str, config: ChatTuning, workspace: str | Path, *, stage: S
     template, or where the workspace holds another run.
     """
     base, workspace = load_dictionary(dictionary), Path(workspace)
-    member = _member(base, dictionary)
+    if not isinstance(base.config.activation, JumpReLU):
+        raise ValueError(f"fine-tuning on conversations takes JumpReLU dictionaries, not this {base.config.title}")
     model = opened_model(config.model, "auto", stage)
     check_fits(model, dictionary, base)  # said now, not after an hour of sampling
     source = config.conversations or str(
         rollouts(model, config.rollouts, workspace / "rollouts", progress=stage("rollouts", "conversations"))
     )
-    run = Run(_recipe(config, member, model, source), workspace, stage, model=model)
+    recipe = _recipe(config, base, dictionary, model, source)
+    run = Run(recipe, workspace, stage, model=model)
     run.train()
+    if run.failed:
+        raise RuntimeError("; ".join(f"{name} {why}" for name, why in run.failed.items()))
     rows = run.calibration_rows()
-    found = {"unchanged": base, "thresholds": with_l0(base, base.inputs(rows), member.l0_target)}
+    found = {"unchanged": base, "thresholds": with_l0(base, base.inputs(rows), recipe.training.members[0].l0_target)}
     found |= {n: load_dictionary(run.folder(n)) for n in run.names}
     evaluations = run.judge(found)
     for name in run.names:
@@ -86,27 +95,29 @@ def chat(dictionary: str, config: ChatTuning, workspace: str | Path, *, stage: S
     return Tuned(found, evaluations, report)
 
 
-def _member(base: Dictionary, name: str) -> MemberRecipe:
+def _member(base: Dictionary, name: str, rows: Tensor) -> MemberRecipe:
+    """Of the same shape, at the base's own target L0, or where its format does not say, the L0 that it has on `rows`."""
     c = base.config
-    if not isinstance(c.activation, JumpReLU):
-        raise ValueError(f"fine-tuning on conversations takes JumpReLU dictionaries, not this {c.title}")
-    k = round(c.l0_target or 60)
+    k = max(1, round(c.l0_target or float(base.encode(rows).counts.float().mean())))
     return MemberRecipe(
         "tuned", c.sites_in, c.sites_out, c.map, c.d_sae, BatchTopK(k), c.matryoshka, c.skip, start=name, l0_target=float(k)
     )
 
 
-def _recipe(config: ChatTuning, member: MemberRecipe, model: Model, source: str) -> RunRecipe:
-    base = RunRecipe(scaled((member,), 1024))
-    corpus = open_corpus(source)
+def _recipe(config: ChatTuning, base: Dictionary, name: str, model: Model, source: str) -> RunRecipe:
+    corpus = open_corpus(source, field="messages")
     if not all(d.messages for d in corpus.documents):
         raise ValueError(f'{source} holds plain text: give a jsonl file with "messages" in each line')
-    train, _ = split(corpus, held_out=base.held_out, seed=base.seed)
-    tokens = pack(model, train, context=base.context, max_tokens=2**40, seed=base.seed).tokens.size
-    members = (member, replace(member, name="scratch", start=()))
+    plan = RunRecipe(scaled((MemberRecipe("any"),), CONTEXT), context=CONTEXT)  # for its hold-outs
+    train, _ = split(corpus, held_out=plan.held_out, seed=plan.seed)
+    sequences = pack(model, train, context=CONTEXT, max_tokens=2**40, seed=plan.seed)
+    seen = EvalText(model, sequences.part(0, 8)).capture(list(base.sites))
+    tuned = _member(base, name, base.inputs(seen))
+    members = (tuned, replace(tuned, name="scratch", start=()))
+    tokens = sequences.tokens.size
     training = replace(scaled(members, tokens, epochs=config.epochs), seed=config.seed)
     return replace(
-        base, training=training, name="chat", model=config.model, corpus=source, tokens=tokens, controls=False,
+        plan, training=training, name="chat", model=config.model, corpus=source, field="messages", tokens=tokens, controls=False,
         eval_corpus="held-out", eval_tokens=config.eval_tokens, ce_tokens=config.ce_tokens,
     )  # fmt: skip
 

@@ -121,7 +121,7 @@ def _loss(
         return y_hat
 
     with model.edit(Edit(d.site_in, d.site_out, splice)):
-        spliced = model.hidden(tokens, positions=positions, resume=resume, grad=True)
+        spliced = model.hidden(tokens, positions=positions, resume=resume, grad=True, rows=text.rows)
     places = text.predicts.nonzero()
     pick = rng.generator(config.seed, "positions", step).permutation(len(places))[: config.kl_positions]
     at = tuple(places[np.sort(pick)].t())

@@ -49,7 +49,7 @@ from diascope.storage.files import read_json, write_json
 from diascope.tokens import Corpus, Document, Sequences, open_corpus, pack, split
 from diascope.training import TrainingRecipe, train_group
 from diascope.training.rules import RULES
-from diascope.training.start import opened
+from diascope.training.start import opened, weights_hash
 
 Stage = Callable[[str, str], Callable[..., None]]  # (title, unit) -> progress(done, total, note)
 
@@ -133,8 +133,8 @@ class Run:
             raise ValueError(f"the workspace {self.workspace} is a file: choose another --workspace")
         for m in recipe.training.members:
             RULES[type(m.activation)](m, recipe.training)  # what makes no sense is refused before anything is harvested
-            opened(m)
-        self.identity = {"hash": config_hash(recipe), "recipe": to_data(recipe)}
+        starts = {m.name: weights_hash(found) for m in recipe.training.members if (found := opened(m))}
+        self.identity = {"hash": config_hash(recipe), "recipe": to_data(recipe)} | ({"starts": starts} if starts else {})
         path = self.workspace / "recipe.json"
         if path.exists() and read_json(path) != self.identity:
             raise ValueError(

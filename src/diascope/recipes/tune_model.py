@@ -102,4 +102,6 @@ def _loss(model: Model, conversations: list[Document], length: int) -> torch.Ten
         spoken[i, : len(role)] = role == ASSISTANT
     logits = model.module(input_ids=tokens, attention_mask=attention.long()).logits[:, :-1]
     answered = spoken[:, 1:]
+    if not answered.any():
+        raise ValueError(f"no answer begins within {length} tokens: raise `length`")
     return cross_entropy(logits[answered].float(), tokens[:, 1:][answered])

@@ -190,6 +190,8 @@ def _row(name: str, row: Any, field: str, where: str) -> Document:
     """A conversation where the row has `messages` and not the text column, else its text."""
     if isinstance(row, dict) and "messages" in row and (field == "messages" or field not in row):
         return Document(name, "", _conversation(row["messages"], where))
+    if field == "messages":
+        raise ValueError(f'{where} is no conversation: give {{"messages": [{{"role": ..., "content": ...}}, ...]}}')
     return Document(name, _column(row, field, where))
 
 
@@ -199,6 +201,7 @@ def _conversation(messages: Any, where: str) -> tuple[dict[str, str], ...]:
     for m in messages:
         if not isinstance(m, dict) or not all(isinstance(m.get(k), str) for k in ("role", "content")):
             raise ValueError(f'{where} holds a message that is not {{"role": text, "content": text}}')
+        _check_characters(m["content"], where)
     return tuple({"role": m["role"], "content": m["content"]} for m in messages)
 
 
@@ -209,9 +212,13 @@ def _column(row: Any, field: str, where: str) -> str:
     if not isinstance(value, str):
         has = f"holds {type(value).__name__} in {field!r}, not text" if field in row else f"has no text column {field!r}"
         raise ValueError(f"{where} {has}: its columns are {', '.join(map(str, row))} (choose one with --field)")
-    if any("\ud800" <= c <= "\udfff" for c in value):
-        raise ValueError(f"{where} holds half of a surrogate pair, which is no character: write the file as UTF-8")
+    _check_characters(value, where)
     return value
+
+
+def _check_characters(text: str, where: str) -> None:
+    if any("\ud800" <= c <= "\udfff" for c in text):
+        raise ValueError(f"{where} holds half of a surrogate pair, which is no character: write the file as UTF-8")
 
 
 def _packaged(name: str, packaged: Packaged) -> Iterator[Document]:

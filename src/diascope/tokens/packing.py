@@ -129,5 +129,8 @@ def _text(model: Model, text: str, context: int) -> Iterator[tuple[np.ndarray, n
 
 
 def _conversation(model: Model, document: Document, context: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    found = render(model, document.messages)
+    try:
+        found = render(model, document.messages)
+    except ValueError as error:
+        raise ValueError(f"{document.name}: {error}") from error
     yield np.array(found.tokens[:context], np.int32), np.array(found.role[:context], np.int8)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diascope import rng
-from diascope.config import to_data, within
+from diascope.config import config_hash, to_data, within
 from diascope.models import Model, continuations
 from diascope.storage.files import commit_file, read_json, write_json
 from diascope.tokens.corpora import Document, open_corpus
@@ -59,9 +59,17 @@ def rollouts(
     Raises ValueError when the model has no chat template, or `folder` holds other conversations.
     """
     folder, chosen = Path(folder), _chosen(config)
-    done, identity = folder / "rollouts.jsonl", {"model": model.name, "config": to_data(config)}
+    identity = {
+        "model": model.name,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "config": to_data(config),
+        "prompts": config_hash([[d.name, d.text] for d in chosen]),
+    }
+    done = folder / "rollouts.jsonl"
     if (folder / "rollouts.json").exists() and read_json(folder / "rollouts.json") != identity:
-        raise ValueError(f"{folder} holds conversations of another model or sampling: choose another folder, or delete it")
+        raise ValueError(
+            f"{folder} holds conversations of another model, sampling or prompts: choose another folder, or delete it"
+        )
     if done.exists():
         return done
     _asked(model, config, chosen[0])  # a model without a template is told apart before anything is written
@@ -82,7 +90,9 @@ def rollouts(
 
 
 def _chosen(config: Rollouts) -> list[Document]:
-    documents = [d for d in open_corpus(config.prompts, field=config.field).documents if d.text.strip()]
+    documents = list(
+        {d.text.strip(): d for d in open_corpus(config.prompts, field=config.field).documents if d.text.strip()}.values()
+    )
     if not documents:
         raise ValueError(f"{config.prompts} holds no prompts: conversations need texts to ask")
     order = rng.generator(config.seed, "prompts").permutation(len(documents))

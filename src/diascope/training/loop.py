@@ -37,7 +37,7 @@ from diascope.training.export import calibrate, export, fold
 from diascope.training.health import troubles
 from diascope.training.member import Member, StepStats
 from diascope.training.recipe import MemberRecipe, TrainingRecipe
-from diascope.training.start import fingerprint, opened, unfold
+from diascope.training.start import opened, unfold, weights_hash
 
 LOG_EVERY = 10  # steps
 OUTLIER = 3.0  # a row is counted as an outlier when its norm exceeds this many medians at some site
@@ -67,7 +67,7 @@ class Group:
         self.seconds = 0.0
         self.said: set[str] = set()
         self.failed: dict[str, str] = {}  # members that broke, and why; the others go on
-        self.starts: dict[str, str] = {}  # fingerprints of the dictionaries that members start from
+        self.starts: dict[str, str] = {}  # weights_hashs of the dictionaries that members start from
         self.members = [self._member(i, m) for i, m in enumerate(recipe.members)]
         identity = {"recipe": canonical(recipe), "rows": len(reader), "spool": config_hash(reader.manifest)}
         if self.starts:
@@ -97,7 +97,7 @@ class Group:
         member.start(scale_in, scale_out, mean_out, x, y, affine)
         if recipe.start and not recipe.starts_from:
             found = opened(recipe)
-            self.starts[recipe.name] = fingerprint(found)
+            self.starts[recipe.name] = weights_hash(found)
             unfold(member, found, x[:START])
         return member
 
@@ -194,7 +194,7 @@ class Group:
                 stats = member.step(x, y, self.step - first, last - first)
                 if not math.isfinite(stats.fvu):
                     raise ArithmeticError("its loss is not finite: lower lr, or check the rows for overflow")
-            except (ArithmeticError, RuntimeError) as error:
+            except (ArithmeticError, RuntimeError, ValueError) as error:
                 self.failed[member.recipe.name] = reason = f"stopped at step {self.step}, {error}"
                 self.said.add(f"{member.recipe.name} {reason}")
                 continue

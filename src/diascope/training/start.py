@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from diascope.dictionaries import Causal, Dictionary, TopK, load_dictionary
+from diascope.sites import Site
 from diascope.training.member import Member
 from diascope.training.recipe import MemberRecipe
 
@@ -42,8 +43,11 @@ def unfold(member: Member, starts: Sequence[Dictionary], x: Tensor) -> None:
     for g, b in enumerate(member.blocks):
         D = whole.decoders[g].detach() / member.scale_out[b.writes]
         E = whole.encoders[g].detach().t() * member.scale_in[b.reads]
-        n = D.norm(dim=1, keepdim=True).clamp_min(1e-12)
-        p[f"decoder.{g}"], p[f"encoder.{g}"] = (D / n).contiguous(), (E * n).contiguous()
+        n = D.norm(dim=1, keepdim=True)
+        writes = n > 1e-12  # a latent that writes nothing keeps the noise that it was given, and its encoder stays off
+        # contiguous, as a checkpoint has them: other strides would make other roundings after a resumption
+        p[f"decoder.{g}"] = torch.where(writes, D / n.clamp_min(1e-12), p[f"decoder.{g}"]).contiguous()
+        p[f"encoder.{g}"] = torch.where(writes, E * n, p[f"encoder.{g}"]).contiguous()
         ones.append(n.squeeze(1))
         if member.skips:
             p[f"skip.{g}"] = whole.skips[g].detach() * member.scale_in[b.reads][:, None] / member.scale_out[b.skips]
@@ -75,6 +79,15 @@ def stacked(member: Member, singles: Sequence[Dictionary]) -> Dictionary:
                 f"{member.recipe.name} reads {b.d_in} dimensions at {config.reads[g]} with {b.n_latents} latents, and its start "
                 f"there reads {d.config.d_in} with {d.d_sae}"
             )
+        if (_place(d.site_in), _place(d.site_out)) != (_place(config.reads[g]), _place(config.writes[g])):
+            raise ValueError(
+                f"{member.recipe.name} reads {config.reads[g]} and writes {config.writes[g]} in layer number {g}, and its start there "
+                f"reads {d.site_in} and writes {d.site_out}: give them in the order of the sites"
+            )
+        if d.config.skip and not config.skip:
+            raise ValueError(
+                f"{member.recipe.name} has no skip, and its start at {d.site_in} does: what that writes would be lost"
+            )
         keep = distinct(d, b.n_latents, written)
         own = d.W_dec.detach()[keep]
         decoder = torch.zeros(b.n_latents, b.d_out)
@@ -99,7 +112,7 @@ def distinct(d: Dictionary, count: int, written: Tensor) -> Tensor:
     return likeness.amax(1).topk(count, largest=False).indices.sort().values
 
 
-def fingerprint(starts: Sequence[Dictionary]) -> str:
+def weights_hash(starts: Sequence[Dictionary]) -> str:
     """Hash of all tensors, for a run's identity: a folder's name does not say what is in it."""
     digest = hashlib.sha256()
     for d in starts:
@@ -109,8 +122,19 @@ def fingerprint(starts: Sequence[Dictionary]) -> str:
     return digest.hexdigest()[:16]
 
 
+def _place(site: Site) -> tuple[int, str]:
+    """Layer and kind: a chat model's dictionary may start from the base model's."""
+    return site.layer, site.kind
+
+
 def _check_same_shape(member: Member, d: Dictionary) -> None:
     ours, theirs = member.config, d.config
+    for name in ("reads", "writes"):
+        here, there = getattr(ours, name), getattr(theirs, name)
+        if list(map(_place, here)) != list(map(_place, there)):
+            raise ValueError(
+                f"{member.recipe.name} {name} {', '.join(map(str, here))}, and its start {name} {', '.join(map(str, there))}"
+            )
     for name in ("map", "d_sae", "widths_in", "widths_out", "skip"):
         if getattr(ours, name) != getattr(theirs, name):
             raise ValueError(

@@ -73,7 +73,7 @@ def test_a_system_message_is_no_part_of_the_prefix():
     ("template", "messages", "says"),
     [
         (GEMMA, [{"role": "wizard", "content": "a"}], "has the role 'wizard'"),
-        ("{{ messages[0].content | upper }}", TALK, "rewrites messages"),
+        ("{{ messages[0].content | upper }}", TALK, "rewrites message 0"),
         ("{{ raise_exception('roles must alternate') }}", TALK, "roles must alternate"),
         (None, TALK, "no chat template"),
     ],
