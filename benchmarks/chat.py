@@ -1,6 +1,6 @@
 """From plain text to conversations: does fine-tuning a dictionary beat leaving it, and training anew on as many tokens?
 
-    python benchmarks/chat.py --workspace DIR [--conversations 1024] [--seeds 3]
+    python benchmarks/chat.py --workspace DIR [--conversations 512] [--seeds 3]
 
 1. Base: an SAE of SmolLM2-135M-Instruct (L15.resid_post, 4,096 latents) on plain text (recipes/smollm2.py).
 2. Pair one: the same model's own answers to questions that people typed (recipes/chat.py).
@@ -29,7 +29,7 @@ from diascope.tokens import Rollouts, rollouts
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workspace", type=Path, required=True)
-    parser.add_argument("--conversations", type=int, default=1024, help="conversations a model (default: 1024)")
+    parser.add_argument("--conversations", type=int, default=512, help="conversations a model (default: 512)")
     parser.add_argument("--tokens", type=int, default=250_000, help="tokens of plain text for the base (default: 250000)")
     parser.add_argument("--seeds", type=int, default=1, help="seeds of the dictionaries' training (default: 1)")
     args, out = parser.parse_args(), Console(width=140)
@@ -44,7 +44,7 @@ def main() -> None:
             out.print(f"loss of its answers: {losses[0]:.3f} to {losses[-1]:.3f}")
         reports = {}
         for name, subject in (("instruct", "smollm2-135m-instruct"), ("encyclopedic", str(model))):
-            sampling = Rollouts(count=args.conversations)
+            sampling = Rollouts(count=args.conversations, batch=64)
             say = bars.stage(f"rollouts {name}", "conversations")
             said = rollouts(load_model(subject, dtype="auto"), sampling, args.workspace / f"{name}-rollouts", progress=say)
             for seed in range(args.seeds):

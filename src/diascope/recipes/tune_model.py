@@ -28,7 +28,7 @@ ASSISTANT = ROLES.index("assistant")
 class ModelTuning:
     """How the model is tuned."""
 
-    steps: int = 120
+    steps: int = 60
     """Optimiser steps."""
     batch: int = 8
     """Conversations a step."""
