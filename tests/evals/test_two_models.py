@@ -9,6 +9,8 @@ import torch
 from diascope.dictionaries import BatchTopK, Dictionary, DictionaryConfig, Joint, load_dictionary
 from diascope.edits import Edit
 from diascope.evals import evaluate, latent_scaling
+from diascope.explorer.live import encode, opener
+from diascope.latents.store import Index
 from diascope.models.toy import byte_tokenizer, toy_model, toy_module
 from diascope.recipes.gemma_scope_2 import scaled
 from diascope.recipes.run import Run, RunRecipe
@@ -91,6 +93,18 @@ def test_a_crosscoder_over_two_models_comes_from_one_run(run):
     card = json.loads((run.folder("crosscoder") / "card.json").read_text())["latent_scaling"]
     assert set(card) == {"schema", "sites", "shared", "silent"}
     assert set(card["sites"][B]) == {"look_like_its_own", "are_its_own", "shrunk_away", "written_by_others", "clearest"}
+
+
+def test_the_explorer_opens_both_models(run):
+    run.train()
+    run.evaluate()
+    index = Index(run.index())
+    assert set(index.meta["companions"]) == {"chat"}
+    opened = opener(index.meta["model"], {"crosscoder": run.folder("crosscoder")}, index.meta["companions"])()
+    found = encode(opened, "crosscoder", "the cat sat on a mat")
+    d = load_dictionary(run.folder("crosscoder"))
+    f = d.encode(d.inputs(opened[0].capture("the cat sat on a mat", d.config.reads))[0])
+    assert [len(t["active"]) for t in found["tokens"]][1:] == f.counts.tolist()[1:] and f.counts[1:].sum() > 0
 
 
 def test_a_site_is_replaced_in_its_own_model(run):

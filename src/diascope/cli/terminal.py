@@ -81,7 +81,13 @@ def explore(folder: Path, port: int, *, model: bool) -> None:
     index = Index(folder / "index" if (folder / "index").is_dir() else folder)
     paths = {name: folder / "dictionaries" / name for name in index.sources}
     live = model and all(p.is_dir() for p in paths.values())
-    serve(index, port=port, opener=opener(index.meta["model"], paths) if live else None, encode=encode, announce=_announce)
+    serve(
+        index,
+        port=port,
+        opener=opener(index.meta["model"], paths, index.meta.get("companions", {})) if live else None,
+        encode=encode,
+        announce=_announce,
+    )
 
 
 def _announce(url: str) -> None:

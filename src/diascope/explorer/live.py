@@ -9,14 +9,17 @@ from typing import Any
 LONGEST = 512  # tokens of a text that are read
 
 
-def opener(model: str, dictionaries: dict[str, Path]) -> Callable[[], Any]:
-    """What ModelHost runs at start: the model and all dictionaries, loaded in its own thread."""
+def opener(model: str, dictionaries: dict[str, Path], companions: dict[str, str]) -> Callable[[], Any]:
+    """What ModelHost runs at start: the model, those beside it and all dictionaries, loaded in its own thread."""
 
     def open_all() -> Any:
         from diascope.dictionaries import load_dictionary
         from diascope.models import load_model
 
-        return load_model(model, dtype="float32"), {name: load_dictionary(path) for name, path in dictionaries.items()}
+        opened = load_model(model, dtype="float32")
+        if companions:
+            opened = opened.beside({name: load_model(other, dtype="float32") for name, other in companions.items()})
+        return opened, {name: load_dictionary(path) for name, path in dictionaries.items()}
 
     return open_all
 

@@ -81,6 +81,8 @@ def write_index(
         strings = {str(t): model.tokenizer.decode([t]) for t in sorted(shown)}
         (work / "corpus" / "strings.json").write_text(json.dumps(strings, ensure_ascii=False), encoding="utf-8")
         meta = {"format": FORMAT, "model": model.name, "documents": len(sequences.names), "tokens": int(sequences.tokens.size)}
+        if model.companions:
+            meta["companions"] = {name: other.name for name, other in model.companions.items()}
         (work / "index.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
     return Path(folder)
 
