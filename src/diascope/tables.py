@@ -20,6 +20,7 @@ COLUMNS = (
 )
 ROWS = ("dictionary", "affine_part", "ridge", "minus ridge", "token_pca", "pca", "random", "mean")
 PAIRED = ("dictionary", "minus ridge")  # rows whose intervals are shown
+CHAT_ORDER = ("unchanged", "thresholds", "scratch", "tuned")  # what a fine-tuning has to beat, then itself
 NAMES = {"dictionary": "dictionary", "affine_part": "its affine part", "token_pca": "per-token PCA", "pca": "fixed PCA"}
 
 
@@ -64,11 +65,13 @@ def chat_table(name: str, report: Mapping[str, Any]) -> Group:
     table.add_column("", no_wrap=True)
     for _, label in columns:
         table.add_column(label, justify="right", no_wrap=True)
-    for row, card in report["evaluations"].items():
-        own = card["metrics"]["dictionary"]
+    judged = sorted(report["evaluations"], key=CHAT_ORDER.index)
+    for row in judged:
+        own = report["evaluations"][row]["metrics"]["dictionary"]
         table.add_row(row, *(_value(own.get(key)) for key, _ in columns), style="bold" if row == "tuned" else "")
         table.add_row("  95 % ±", *(_interval(own.get(key)) for key, _ in columns), style="dim")
-    for row, pair in report["tuned_minus"].items():
+    for row in (r for r in judged if r in report["tuned_minus"]):
+        pair = report["tuned_minus"][row]
         table.add_row(f"tuned - {row}", *(_value(pair.get(key)) for key, _ in columns))
         table.add_row("  95 % ±", *(_interval(pair.get(key)) for key, _ in columns), style="dim")
     m, facts = report["moved"], report["evaluations"]["tuned"]["facts"]
