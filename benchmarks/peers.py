@@ -39,7 +39,7 @@ from diascope.tokens import open_corpus, pack
 from diascope.training import MemberRecipe, TrainingRecipe, train_group
 
 SITE = "L12.resid_post"
-RATES = (3e-4, 1e-3, 3e-3)
+RATES = (1e-3, 3e-3, 1e-2)
 SIGN_RATES = (2e-3, 7e-3, 2e-2)  # sparsify's signum moves every entry by its rate
 SEEDS = (0, 1, 2)
 PEERS = {

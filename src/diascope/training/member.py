@@ -11,7 +11,7 @@ latents encoder rows E [F, d], decoder rows D [F, d]:
 5. dD = f^T G, df = (G D^T) at the candidates; the rule turns df into slopes; dE = slope^T x_c, db_enc = sum slope;
    b_dec also gets -db_enc E where it is subtracted from the input.
 6. Auxiliary loss: latents that have not fired for long reconstruct what the others leave (Gao et al. 2024).
-7. Decoder rows: the part of the gradient along the row is taken out, Adam (beta1 = 0), then unit length again.
+7. Decoder rows: the part of the gradient along the row is taken out, Adam, then unit length again.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ class Member:
                 self.params[f"skip.{g}"] = torch.zeros(b.d_in, b.skips.stop - b.skips.start)
         self.scale_in, self.scale_out = torch.ones(d_in), torch.ones(d_out)
         self.since_fired = torch.zeros(S, dtype=torch.int64)
+        self._first: dict[str, Tensor] = {}  # Adam's moments by parameter; the first only where beta1 is not 0
         self._second: dict[str, Tensor] = {}
         self.bind()
 
@@ -281,14 +282,17 @@ class Member:
             grads["b_enc"][b.latents].index_add_(0, f.index, slope)
 
     def _update(self, grads: dict[str, Tensor], lr: float, step: int) -> None:
-        beta2, correction = self.run.beta2, 1 - self.run.beta2 ** (step + 1)
+        beta1, beta2, correction = self.run.beta1, self.run.beta2, 1 - self.run.beta2 ** (step + 1)
         for name, g in grads.items():
             value, unit_rows = self.params[name], name.startswith("decoder")
             if unit_rows:
                 g -= (g * value).sum(1, keepdim=True) * value
             second = self._second.setdefault(name, torch.zeros_like(g))
             second.mul_(beta2).addcmul_(g, g, value=1 - beta2)
-            # Adam with beta1 = 0; in place, the gradient's memory serves as the denominator's
+            if beta1:
+                first = self._first.setdefault(name, torch.zeros_like(g))
+                g = first.lerp_(g, 1 - beta1).div(1 - beta1 ** (step + 1))
+            # in place: the gradient's memory serves as the ratio's
             ratio = g.div_(second.div(correction).sqrt_().add_(1e-8))
             if self.run.update_clip:  # a latent that first fires at step t would move sqrt(t) times the rate
                 ratio.clamp_(-self.run.update_clip, self.run.update_clip)
@@ -300,14 +304,15 @@ class Member:
     def state(self) -> dict[str, Tensor]:
         """Everything that a resumed run needs, as tensors."""
         out = dict(self.params) | {n: getattr(self, n) for n in ("scale_in", "scale_out", "since_fired")}
-        out |= {f"second.{n}": v for n, v in self._second.items()}
+        out |= {f"first.{n}": v for n, v in self._first.items()} | {f"second.{n}": v for n, v in self._second.items()}
         return out | {"scalars": torch.tensor([self.rule.guess, self.rule.weight, self.rule.first], dtype=torch.float64)}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Continue from what `state` returned."""
         for name, value in state.items():
-            if name.startswith("second."):
-                self._second[name.removeprefix("second.")] = value.clone()
+            moment, _, parameter = name.partition(".")
+            if moment in ("first", "second") and parameter:
+                (self._first if moment == "first" else self._second)[parameter] = value.clone()
             elif name in self.params:
                 self.params[name] = value.clone()
             elif name != "scalars":

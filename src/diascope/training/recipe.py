@@ -127,8 +127,10 @@ class TrainingRecipe:
     """Steps of cosine warm-up from 0.1 lr (the release: 1,000)."""
     lr_decay: float = 0.3
     """Share of the run over which the rate falls linearly to zero at the end (the release: none)."""
+    beta1: float = 0.0
+    """Adam's first-moment decay; 0 as in the release, which then needs no memory for it."""
     beta2: float = 0.999
-    """Adam's second-moment decay; beta1 is 0 as in the release."""
+    """Adam's second-moment decay."""
     update_clip: float = 1.0
     """Largest |gradient / root second moment| of one entry in one step; 0 for plain Adam."""
     l0_warmup: int = 100
@@ -164,7 +166,7 @@ class TrainingRecipe:
         if self.decoder_start not in ("he", "rows"):
             raise ValueError(f"decoder_start is he or rows, not {self.decoder_start!r}")
         for name, low, high in (
-            ("epochs", 1e-6, 1e6), ("batch", 2, 2**24), ("lr", 1e-12, 10), ("lr_decay", 0, 1), ("beta2", 0, 1 - 1e-9),
+            ("epochs", 1e-6, 1e6), ("batch", 2, 2**24), ("lr", 1e-12, 10), ("lr_decay", 0, 1), ("beta1", 0, 1 - 1e-9), ("beta2", 0, 1 - 1e-9),
             ("lr_warmup", 0, 1e12), ("l0_warmup", 0, 1e12), ("update_clip", 0, 1e18), ("max_norm_ratio", 0, 1e18),
         ):  # fmt: skip
             within(name, getattr(self, name), low, high)
