@@ -39,7 +39,7 @@ from diascope.tokens import open_corpus, pack
 from diascope.training import MemberRecipe, TrainingRecipe, train_group
 
 SITE = "L12.resid_post"
-RATES = (1e-3, 3e-3, 1e-2)
+RATES = (3e-3, 1e-2, 3e-2)
 SIGN_RATES = (2e-3, 7e-3, 2e-2)  # sparsify's signum moves every entry by its rate
 SEEDS = (0, 1, 2)
 PEERS = {
@@ -55,9 +55,14 @@ def our_recipe(kind: str, args: argparse.Namespace, lr: float, seed: int) -> Tra
     nested = Matryoshka((n // 16, n // 4, n), (1.0, 1.0, 1.0)) if kind == "matryoshka" else None
     member = MemberRecipe("ours", SITE, SITE, d_sae=n, activation=TopK(k) if kind == "topk" else BatchTopK(k), matryoshka=nested,
                           l0_target=float(k), metric_power=0.0)  # fmt: skip
-    dead_after = int(args.epochs * args.tokens) // 4
+    dead_after = int(args.epochs * args.tokens) // 4  # and, as the peers: momentum, and k from the start
     return replace(
-        scaled((member,), args.tokens, epochs=args.epochs, batch=args.batch), lr=lr, seed=seed, dead_after=dead_after
+        scaled((member,), args.tokens, epochs=args.epochs, batch=args.batch),
+        lr=lr,
+        seed=seed,
+        dead_after=dead_after,
+        beta1=0.9,
+        l0_warmup=0,
     )
 
 

@@ -141,7 +141,7 @@ def test_fine_tuning_goes_on_from_the_dictionary_and_its_identity_is_the_start_s
 def late_group(**run):
     singles = [member(f"s{i}", sites_in=site, sites_out=site, d_sae=64) for i, site in enumerate((IN, IN2))]
     multi = member("multi", "crosscoder", begins=0.5, start=("member:s0", "member:s1"))
-    return training(*singles, multi, **run)
+    return training(*singles, multi, **{"beta1": 0.9, **run})
 
 
 def test_a_member_starts_late_from_the_members_and_resumes_exactly(reader, tmp_path):
