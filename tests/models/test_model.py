@@ -150,7 +150,8 @@ def test_the_unembedding_and_deeper_blocks_do_not_run_when_nobody_reads_them(toy
     assert ran == []
 
 
-def test_exactly_one_bos(toy):
+def test_exactly_one_bos():
+    toy = toy_model()  # its own: the template would stay on the shared one
     assert toy.tokenize("hi")[0] == 2 and toy.tokenize("<bos>hi") == toy.tokenize("hi")
     toy.tokenizer.chat_template = "{{ bos_token }}{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
     ids = toy.chat_tokens([{"role": "user", "content": "hi"}])

@@ -22,7 +22,7 @@ from diascope.edits import Edit
 from diascope.evals import Series, difference, evaluate, moved
 from diascope.evals.text import EvalText
 from diascope.models import ROLES, load_model
-from diascope.models.toy import byte_tokenizer, toy_module
+from diascope.models.toy import byte_tokenizer, toy_model, toy_module
 from diascope.recipes.chat import ChatTuning, chat
 from diascope.recipes.gemma_scope_2 import scaled
 from diascope.recipes.publish import prepare
@@ -100,10 +100,10 @@ def test_rollouts_are_the_same_however_often_they_are_interrupted(subject, tmp_p
         rollouts(model, Rollouts(str(subject / "prompts.txt"), seed=1, **SAMPLING), tmp_path / "a")
 
 
-def test_a_base_model_has_no_conversations(toy, tmp_path):
+def test_a_base_model_has_no_conversations(tmp_path):
     (tmp_path / "p.txt").write_text("who?")
     with pytest.raises(ValueError, match="no chat template"):
-        rollouts(toy, Rollouts(str(tmp_path / "p.txt")), tmp_path / "r")
+        rollouts(toy_model(), Rollouts(str(tmp_path / "p.txt")), tmp_path / "r")
     assert not (tmp_path / "r").exists()
 
 

@@ -156,7 +156,7 @@ def test_a_member_starts_late_from_the_members_and_resumes_exactly(reader, tmp_p
         for a, b in zip(whole.members, again.members, strict=True):
             for name, tensor in a.state().items():
                 assert torch.equal(tensor, b.state()[name]), (cut, a.recipe.name, name)
-    alone = Group(training(*late_group().members[:2]), reader, tmp_path / "alone", "toy")
+    alone = Group(replace(late_group(), members=late_group().members[:2]), reader, tmp_path / "alone", "toy")
     assert alone.run(lambda *_: None, lambda: False)
     for a, b in zip(alone.members, whole.members, strict=False):  # the snapshot leaves the others as they were
         for name, tensor in a.state().items():
