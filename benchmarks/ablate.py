@@ -40,20 +40,27 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=131_072, help="tokens harvested (default: 131072)")
     parser.add_argument("--eval-tokens", type=int, default=8_192, help="tokens for all metrics (default: 8192)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--fixed", nargs="+", default=[], metavar="FIELD=VALUE", help="other fields, the same for every value")
     parser.add_argument("--workspace", type=Path, default=Path("ablation"))
     return parser.parse_args()
 
 
-def varied(recipe: RunRecipe, member: str, field: str, value: object, seed: int) -> RunRecipe:
-    """The demo with one member, one field changed, and another seed."""
-    chosen = next(m for m in recipe.training.members if m.name == member)
+def alone(recipe: RunRecipe, member: str, seed: int) -> RunRecipe:
+    """The demo with one of its members and another seed."""
+    chosen = tuple(m for m in recipe.training.members if m.name == member)
+    return replace(recipe, training=replace(recipe.training, members=chosen, seed=seed))
+
+
+def varied(recipe: RunRecipe, field: str, value: object) -> RunRecipe:
+    """`recipe`, of one member, with one field of that member or of its training changed."""
+    (chosen,) = recipe.training.members
     kind = MemberRecipe if field in {f.name for f in fields(MemberRecipe)} else TrainingRecipe
     if field not in get_type_hints(kind):
         raise SystemExit(f"neither MemberRecipe nor TrainingRecipe has a field {field}")
     change = {field: from_data(get_type_hints(kind)[field], value)}
     if kind is MemberRecipe:
         chosen, change = replace(chosen, **change), {}
-    return replace(recipe, training=replace(recipe.training, members=(chosen,), seed=seed, **change))
+    return replace(recipe, training=replace(recipe.training, members=(chosen,), **change))
 
 
 def one(run: Run, recipe: RunRecipe, folder: Path, eval_tokens: int, bars: Bars, title: str) -> dict[str, object]:
@@ -71,7 +78,7 @@ def one(run: Run, recipe: RunRecipe, folder: Path, eval_tokens: int, bars: Bars,
 def main() -> None:
     args, out = arguments(), Console()
     base = demo(args.tokens)
-    path = args.workspace / f"{args.member}-{args.field}-{args.tokens}.jsonl"
+    path = args.workspace / f"{'-'.join([args.member, args.field, str(args.tokens), *args.fixed])}.jsonl"
     known = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     with Bars(out) as bars:
         run = Run(base, args.workspace / f"{args.tokens}", bars.stage)
@@ -79,13 +86,18 @@ def main() -> None:
             for seed in args.seeds:
                 if any(k["value"] == value and k["seed"] == seed for k in known):
                     continue
-                recipe = varied(base, args.member, args.field, value, seed)
+                recipe = varied(alone(base, args.member, seed), args.field, value)
+                for name, fixed in (f.split("=", 1) for f in args.fixed):
+                    recipe = varied(recipe, name, json.loads(fixed))
                 title = f"{args.field}={value} seed {seed}"
                 folder = args.workspace / "runs" / f"{config_hash(recipe)}"
                 known.append({"value": value, "seed": seed} | one(run, recipe, folder, args.eval_tokens, bars, title))
                 path.write_text("".join(json.dumps(k) + "\n" for k in known))
     table = Table(
-        args.field, "seeds", *METRICS, title=f"{args.member}, {args.tokens:,} tokens: mean over seeds (lowest to highest seed)"
+        args.field,
+        "seeds",
+        *METRICS,
+        title=f"{' '.join([args.member, *args.fixed])}, {args.tokens:,} tokens: mean over seeds (lowest to highest seed)",
     )
     for value in map(json.loads, args.values):
         rows = [k for k in known if k["value"] == value]

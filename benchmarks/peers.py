@@ -3,8 +3,10 @@
     python benchmarks/peers.py --workspace DIR --python PEERS/bin/python [--tokens 60000] [--latents 2048] [--k 60]
 
 1. One harvest of Gemma 3 270M at L12.resid_post; calibration rows from the dev passages, evaluation rows from the test passages.
-2. For each kind (TopK, BatchTopK, Matryoshka BatchTopK) and each library that has it: every rate of one grid with seed 0; the one
-   with the lowest FVU on the calibration rows; then seeds 1 and 2 with it. Peers train in PEERS (peers_train.py has its packages).
+2. For each kind and each library that has it: every rate of one grid with seed 0; the one with the lowest FVU on the calibration
+   rows; then seeds 1 and 2 with it. Where a penalty makes latents sparse (ReLU, gated, JumpReLU) its coefficient is sought at each
+   rate, up to three trainings, until L0 is within 15 % of k; ours finds it in one (Controller, QuadraticL0). Then everybody's
+   thresholds are set so that L0 is k on the calibration rows. Peers train in PEERS (peers_train.py has its packages).
 3. Ours over the best peer: ratio of summed squared errors over the evaluation rows and the three seeds, with a 95 % interval from
    resampling documents, the same ones for both and for all seeds.
 
@@ -16,18 +18,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.table import Table
 
 from diascope.activations import RowReader
 from diascope.config import config_hash, to_data
-from diascope.dictionaries import BatchTopK, Matryoshka, TopK, with_l0
+from diascope.dictionaries import BatchTopK, Dictionary, Gated, JumpReLU, Matryoshka, ReLU, TopK, with_l0
 from diascope.evals.text import EvalText
 from diascope.numerics import Estimate, ratio_over_documents
 from diascope.progress import Bars
@@ -46,14 +50,20 @@ PEERS = {
     "topk": (("sae_lens", "topk"), ("dictionary_learning", "topk"), ("sparsify", "topk-adam"), ("sparsify", "topk-signum")),
     "batchtopk": (("sae_lens", "batchtopk"), ("dictionary_learning", "batchtopk")),
     "matryoshka": (("sae_lens", "matryoshka"), ("dictionary_learning", "matryoshka")),
+    "jumprelu": (("sae_lens", "jumprelu"), ("dictionary_learning", "jumprelu")),
+    "gated": (("sae_lens", "gated"), ("dictionary_learning", "gated")),
+    "relu": (("sae_lens", "relu"), ("dictionary_learning", "relu")),
 }
+OURS = {"jumprelu": JumpReLU(bandwidth=0.01), "gated": Gated(), "relu": ReLU()}  # 0.001 is for a hundred times as many steps
+COEFFICIENTS = {"sae_lens": 1.0, "dictionary_learning": 0.1}  # where the search begins
 Result = dict[str, np.ndarray]
 
 
 def our_recipe(kind: str, args: argparse.Namespace, lr: float, seed: int) -> TrainingRecipe:
     n, k = args.latents, args.k
     nested = Matryoshka((n // 16, n // 4, n), (1.0, 1.0, 1.0)) if kind == "matryoshka" else None
-    member = MemberRecipe("ours", SITE, SITE, d_sae=n, activation=TopK(k) if kind == "topk" else BatchTopK(k), matryoshka=nested,
+    activation = TopK(k) if kind == "topk" else OURS.get(kind, BatchTopK(k))
+    member = MemberRecipe("ours", SITE, SITE, d_sae=n, activation=activation, matryoshka=nested,
                           l0_target=float(k), metric_power=0.0)  # fmt: skip
     dead_after = int(args.epochs * args.tokens) // 4  # and, as the peers: momentum, and k from the start
     return replace(
@@ -62,7 +72,7 @@ def our_recipe(kind: str, args: argparse.Namespace, lr: float, seed: int) -> Tra
         seed=seed,
         dead_after=dead_after,
         beta1=0.9,
-        l0_warmup=0,
+        l0_warmup=0 if kind in ("topk", "batchtopk", "matryoshka") else int(args.epochs * args.tokens) // args.batch // 5,
     )
 
 
@@ -89,16 +99,23 @@ class Bench:
     def steps(self) -> int:
         return int(self.args.epochs * len(self.train)) // self.args.batch
 
-    def result(self, library: str, kind: str, lr: float, seed: int) -> Result:
+    def result(self, library: str, kind: str, lr: float, seed: int, coefficient: float | None = None) -> Result:
         """Errors of one training, carried out unless it was before."""
         a = self.args
         job = {"library": library, "kind": kind, "latents": a.latents, "k": a.k, "lr": lr, "seed": seed, "batch": a.batch,
                "steps": self.steps, "rows": self.reader.manifest["tokens"]}  # fmt: skip
+        if coefficient is not None:
+            job["coefficient"] = coefficient
         if library == "ours":
             job["recipe"] = to_data(our_recipe(kind, a, lr, seed))
         out = self.folder / f"{library}-{kind}-{lr:g}-{seed}-{config_hash(job)}.npz"
         if not out.exists():
-            self.bars.stage("train", "")(0, 0, f"{library} {kind}, rate {lr:g}, seed {seed}, {self.steps} steps")
+            self.bars.stage("train", "")(
+                0,
+                0,
+                f"{library} {kind}, rate {lr:g}, seed {seed}, {self.steps} steps"
+                + (f", coefficient {coefficient:.3g}" if coefficient else ""),
+            )
             self._ours(out, kind, lr, seed) if library == "ours" else self._theirs(out, job)
         with np.load(out) as found:
             return dict(found)
@@ -107,6 +124,8 @@ class Bench:
         recipe = our_recipe(kind, self.args, lr, seed)
         (trained,) = train_group(recipe, self.reader, self.folder / f"training-{config_hash(recipe)}", model="gemma-3-270m")
         d = trained.dictionary
+        if kind == "relu":  # a threshold of zero, which can then be set as everybody's is
+            d = Dictionary(replace(d.config, activation=JumpReLU()), d.tensors() | {"threshold": torch.zeros(d.config.d_sae)})
         d = d if kind == "topk" else with_l0(d, self.calibration, self.args.k)
         found: Result = {}
         for name, x in (("eval", self.eval), ("calibration", self.calibration)):
@@ -129,11 +148,28 @@ class Bench:
             raise SystemExit(f"{job['library']} {job['kind']} failed:\n{done.stderr[-2000:]}")
         part.rename(out)
 
+    def coefficient(self, library: str, kind: str, lr: float, start: float) -> float:
+        """The sparsity coefficient with which L0 comes within 15 % of k, or the nearest of three: secant steps in the logarithms."""
+        tried: list[tuple[float, float]] = []  # log coefficient, log (L0 / k)
+        while len(tried) < 3 and all(abs(off) > 0.15 for _, off in tried):
+            at = math.log(start)
+            if tried:
+                at = tried[-1][0] + 0.7 * tried[-1][1]
+            if len(tried) > 1:
+                (a, off), (b, last) = tried
+                at = min(max(b - last * (b - a) / (last - off or 1e-9), b - 3), b + 3)
+            found = self.result(library, kind, lr, 0, math.exp(at))
+            tried.append((at, math.log(max(float(found["own_l0"]), 0.1) / self.args.k)))
+        return math.exp(min(tried, key=lambda t: abs(t[1]))[0])
+
     def best(self, library: str, kind: str) -> tuple[float, list[Result]]:
         """The grid's best rate on the calibration rows, and the results of the three seeds with it."""
-        grid = SIGN_RATES if kind.endswith("signum") else RATES
-        lr = min(grid, key=lambda rate: float(self.result(library, kind, rate, 0)["calibration"].sum()))
-        return lr, [self.result(library, kind, lr, seed) for seed in SEEDS]
+        grid, settings = SIGN_RATES if kind.endswith("signum") else RATES, dict[float, float | None]()
+        start = COEFFICIENTS.get(library)
+        for rate in sorted(grid, key=lambda rate: rate != grid[1]):  # the middle one first: its coefficient starts the others
+            settings[rate] = start = self.coefficient(library, kind, rate, start) if kind in OURS and start else None
+        lr = min(grid, key=lambda rate: float(self.result(library, kind, rate, 0, settings[rate])["calibration"].sum()))
+        return lr, [self.result(library, kind, lr, seed, settings[lr]) for seed in SEEDS]
 
     def fvu(self, results: list[Result], key: str = "eval") -> Estimate:
         x = self.eval.double()
@@ -154,7 +190,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=512, help="rows a step (default: 512)")
     parser.add_argument("--latents", type=int, default=2048, help="latents (default: 2048)")
     parser.add_argument("--k", type=int, default=60, help="active latents a token (default: 60)")
-    parser.add_argument("--kinds", nargs="*", default=list(PEERS), help="which of topk, batchtopk, matryoshka")
+    parser.add_argument("--kinds", nargs="*", default=list(PEERS), help=f"which of {', '.join(PEERS)}")
     args, out = parser.parse_args(), Console(width=120)
     t = Table(
         "",

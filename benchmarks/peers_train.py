@@ -2,15 +2,16 @@
 
     python peers_train.py JOB.json
 
-JOB.json: library, kind, train, calibration and eval (.npy of rows [n, d]), latents, k, lr, seed, batch, steps, out. Needs
+JOB.json: library, kind, train, calibration and eval (.npy of rows [n, d]), latents, k, lr, seed, batch, steps, out, and for
+kinds with a sparsity penalty (relu, gated, jumprelu) its coefficient. Needs
 sae-lens==6.54.12, eai-sparsify==1.3.3 and, with --no-deps, dictionary-learning==0.1.0. Written to `out` (.npz): squared error of
 every evaluation row, raw and with each dimension divided by its deviation, for the evaluation and the calibration rows; L0.
 
 Each library's own trainer does the training, with its own normalisation, auxiliary loss and schedules (warm-up over the first 5 %
 of the steps, decay over the last 30 %, where it has them). A latent counts as dead after a quarter of the run, in every library:
-their usual 10 million rows would leave the auxiliary loss out of a run this short. BatchTopK's one threshold is then set on the calibration rows to the
-target L0, for every library alike: their own moving averages over a few hundred steps give other L0s, and FVU at another L0 says
-nothing.
+their usual 10 million rows would leave the auxiliary loss out of a run this short. Except with TopK, one number is then set on
+the calibration rows so that L0 is k, for every library alike: BatchTopK's bar, and what is added to every threshold or gate of
+the others. Own moving averages over a few hundred steps give other L0s, and FVU at another L0 says nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-Trained = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]  # x -> pre-activations after ReLU; f -> y_hat
+Acts = Callable[[Tensor], tuple[Tensor, Tensor]]  # x -> how far each latent is above its threshold; its value where it is on
+Trained = tuple[Acts, Callable[[Tensor], Tensor]]  # and f -> y_hat
 PREFIXES = (16, 4, 1)  # Matryoshka: a sixteenth, a quarter, all
 
 
@@ -47,20 +49,36 @@ class Batches:
                 yield self.rows[index].clone()
 
 
+def plain(pre: Tensor) -> tuple[Tensor, Tensor]:
+    """Latents without thresholds of their own."""
+    f = torch.relu(pre)
+    return f, f
+
+
 def sae_lens(rows: Tensor, job: dict) -> Trained:
     from sae_lens.config import LoggingConfig, SAETrainerConfig
-    from sae_lens.saes import batchtopk_sae, matryoshka_batchtopk_sae, topk_sae
+    from sae_lens.saes import batchtopk_sae, gated_sae, jumprelu_sae, matryoshka_batchtopk_sae, standard_sae, topk_sae
     from sae_lens.training.sae_trainer import SAETrainer
 
-    module, name = {
-        "topk": (topk_sae, "TopK"),
-        "batchtopk": (batchtopk_sae, "BatchTopK"),
-        "matryoshka": (matryoshka_batchtopk_sae, "MatryoshkaBatchTopK"),
+    warm_up, k = job["steps"] // 5, {"k": job["k"]}
+    l1 = {"l1_coefficient": job.get("coefficient"), "l1_warm_up_steps": warm_up}
+    l0 = {"jumprelu_sparsity_loss_mode": "quadratic", "target_l0": job["k"], "l0_coefficient": job.get("coefficient"),
+          "l0_warm_up_steps": warm_up}  # fmt: skip
+    module, name, extra = {
+        "topk": (topk_sae, "TopK", k),
+        "batchtopk": (batchtopk_sae, "BatchTopK", k),
+        "matryoshka": (
+            matryoshka_batchtopk_sae,
+            "MatryoshkaBatchTopK",
+            k | {"matryoshka_widths": [job["latents"] // p for p in PREFIXES]},
+        ),
+        "relu": (standard_sae, "Standard", l1),
+        "gated": (gated_sae, "Gated", l1),
+        "jumprelu": (jumprelu_sae, "JumpReLU", l0),
     }[job["kind"]]
-    extra = {"matryoshka_widths": [job["latents"] // p for p in PREFIXES]} if job["kind"] == "matryoshka" else {}
     torch.manual_seed(job["seed"])
     config = getattr(module, f"{name}TrainingSAEConfig")(
-        d_in=rows.shape[1], d_sae=job["latents"], k=job["k"], normalize_activations="expected_average_only_in", device="cpu",
+        d_in=rows.shape[1], d_sae=job["latents"], normalize_activations="expected_average_only_in", device="cpu",
         dtype="float32", **extra,
     )  # fmt: skip
     sae = getattr(module, f"{name}TrainingSAE")(config)
@@ -72,8 +90,13 @@ def sae_lens(rows: Tensor, job: dict) -> Trained:
     sae = SAETrainer(trainer, sae, iter(Batches(rows, job))).fit()
     length = sae.W_dec.norm(dim=1) if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False) else torch.ones(job["latents"])
 
-    def acts(x: Tensor) -> Tensor:  # where rows are rescaled, latents are compared after the row's length
-        return torch.relu((x - sae.b_dec * sae.cfg.apply_b_dec_to_input) @ sae.W_enc + sae.b_enc) * length
+    def acts(x: Tensor) -> tuple[Tensor, Tensor]:  # where rows are rescaled, latents are compared after the row's length
+        product = (x - sae.b_dec * sae.cfg.apply_b_dec_to_input) @ sae.W_enc
+        if job["kind"] == "gated":
+            return product + sae.b_gate, torch.relu(product * sae.r_mag.exp() + sae.b_mag)
+        if job["kind"] == "jumprelu":
+            return product + sae.b_enc - sae.threshold, torch.relu(product + sae.b_enc)
+        return plain((product + sae.b_enc) * length)
 
     return acts, lambda f: (f / length) @ sae.W_dec + sae.b_dec
 
@@ -82,22 +105,31 @@ def dictionary_learning(rows: Tensor, job: dict) -> Trained:
     for name in ("nnsight", "zstandard", "umap", "circuitsvis", "circuitsvis.activations", "wandb"):
         sys.modules.setdefault(name, types.ModuleType(name))
     sys.modules["nnsight"].LanguageModel = object  # type: ignore[attr-defined]
-    from dictionary_learning.trainers import batch_top_k, matryoshka_batch_top_k, top_k
+    from dictionary_learning import dictionary
+    from dictionary_learning.trainers import batch_top_k, gdm, jumprelu, matryoshka_batch_top_k, standard, top_k
     from dictionary_learning.training import trainSAE
 
-    trainer, ae = {
-        "topk": (top_k.TopKTrainer, top_k.AutoEncoderTopK),
-        "batchtopk": (batch_top_k.BatchTopKTrainer, batch_top_k.BatchTopKSAE),
-        "matryoshka": (matryoshka_batch_top_k.MatryoshkaBatchTopKTrainer, matryoshka_batch_top_k.MatryoshkaBatchTopKSAE),
-    }[job["kind"]]
+    shares, soon = [1 / p for p in PREFIXES], job["steps"] // 5
+    k = {"k": job["k"], "threshold_start_step": soon}
+    groups = {"group_fractions": [shares[0], *(b - a for a, b in itertools.pairwise(shares))]}
+    l1 = {"l1_penalty": job.get("coefficient"), "sparsity_warmup_steps": soon}
+    l0 = {"sparsity_penalty": job.get("coefficient"), "target_l0": float(job["k"]), "sparsity_warmup_steps": soon}
+    trainer, ae, extra = {
+        "topk": (top_k.TopKTrainer, top_k.AutoEncoderTopK, k),
+        "batchtopk": (batch_top_k.BatchTopKTrainer, batch_top_k.BatchTopKSAE, k),
+        "matryoshka": (
+            matryoshka_batch_top_k.MatryoshkaBatchTopKTrainer, matryoshka_batch_top_k.MatryoshkaBatchTopKSAE, k | groups,
+        ),
+        "relu": (standard.StandardTrainer, dictionary.AutoEncoder, l1),
+        "gated": (gdm.GatedSAETrainer, dictionary.GatedAutoEncoder, l1),
+        "jumprelu": (jumprelu.JumpReluTrainer, dictionary.JumpReluAutoEncoder, l0),
+    }[job["kind"]]  # fmt: skip
     config = {
-        "trainer": trainer, "steps": job["steps"], "activation_dim": rows.shape[1], "dict_size": job["latents"], "k": job["k"],
+        "trainer": trainer, "steps": job["steps"], "activation_dim": rows.shape[1], "dict_size": job["latents"], **extra,
         "layer": 0, "lm_name": "x", "lr": job["lr"], "warmup_steps": job["steps"] // 20, "decay_start": int(0.7 * job["steps"]),
-        "threshold_start_step": job["steps"] // 5, "seed": job["seed"], "device": "cpu",
+        "seed": job["seed"], "device": "cpu",
     }  # fmt: skip
-    if job["kind"] == "matryoshka":
-        shares = [1 / p for p in PREFIXES]
-        config["group_fractions"] = [shares[0], *(b - a for a, b in itertools.pairwise(shares))]
+    torch.manual_seed(job["seed"])
 
     def made(**settings: object) -> object:  # the number of rows without firing is fixed inside, at 10 million
         made_one = trainer(**settings)
@@ -108,9 +140,21 @@ def dictionary_learning(rows: Tensor, job: dict) -> Trained:
     with tempfile.TemporaryDirectory() as folder:
         trainSAE(Batches(rows, job), [config], job["steps"], save_dir=folder, normalize_activations=True, device="cpu")
         found = ae.from_pretrained(str(Path(folder) / "trainer_0" / "ae.pt"))
-    if job["kind"] == "matryoshka":
-        return lambda x: torch.relu((x - found.b_dec) @ found.W_enc + found.b_enc), lambda f: f @ found.W_dec + found.b_dec
-    return lambda x: torch.relu(found.encoder(x - found.b_dec)), found.decode
+
+    def acts(x: Tensor) -> tuple[Tensor, Tensor]:
+        if job["kind"] == "matryoshka":
+            return plain((x - found.b_dec) @ found.W_enc + found.b_enc)
+        if job["kind"] == "relu":
+            return plain(found.encoder(x - found.bias))
+        if job["kind"] == "gated":
+            product = found.encoder(x - found.decoder_bias)
+            return product + found.gate_bias, torch.relu(product * found.r_mag.exp() + found.mag_bias)
+        if job["kind"] == "jumprelu":
+            pre = (x - found.b_dec * found.apply_b_dec_to_input) @ found.W_enc + found.b_enc
+            return pre - found.threshold, torch.relu(pre)
+        return plain(found.encoder(x - found.b_dec))
+
+    return acts, found.decode
 
 
 class Lookup(nn.Module):
@@ -147,27 +191,30 @@ def sparsify(rows: Tensor, job: dict) -> Trained:
     coder = trainer.saes["rows"]
     for optimiser in trainer.optimizers:  # the schedule-free one trains other weights than it means to give
         getattr(optimiser, "eval", lambda: None)()
-    return lambda x: torch.relu(coder.encoder(x - coder.b_dec)), lambda f: f @ coder.W_dec + coder.b_dec
+    return lambda x: plain(coder.encoder(x - coder.b_dec)), lambda f: f @ coder.W_dec + coder.b_dec
 
 
 @torch.no_grad()
 def judged(trained: Trained, job: dict, calibration: Tensor, x: Tensor) -> dict[str, np.ndarray]:
     acts, decode = trained
+    own = {}
     if job["kind"].startswith("topk"):
 
-        def chosen(f: Tensor) -> Tensor:
-            top = f.topk(job["k"], dim=1)
-            return torch.zeros_like(f).scatter(1, top.indices, top.values)
+        def chosen(x: Tensor) -> Tensor:
+            top = acts(x)[1].topk(job["k"], dim=1)
+            return torch.zeros(len(x), job["latents"]).scatter(1, top.indices, top.values)
     else:
-        near = torch.cat([v[v > 0] for v in map(acts, calibration.split(1024))])
+        near = torch.cat([margin[value > 0] for margin, value in map(acts, calibration.split(1024))])
+        own = {"own_l0": np.array(float((near > 0).sum() / len(calibration)))}
         bar = near.topk(min(job["k"] * len(calibration), len(near)), sorted=False).values.min()
 
-        def chosen(f: Tensor) -> Tensor:
-            return f * (f >= bar)
+        def chosen(x: Tensor) -> Tensor:
+            margin, value = acts(x)
+            return value * (margin >= bar)
 
-    deviation, out = x.std(0), {}
+    deviation, out = x.std(0), dict(own)
     for name, rows in (("eval", x), ("calibration", calibration)):
-        parts = [chosen(acts(part)) for part in rows.split(1024)]
+        parts = [chosen(part) for part in rows.split(1024)]
         error = torch.cat([part - decode(f) for part, f in zip(rows.split(1024), parts)]).double()
         out |= {name: error.square().sum(1).numpy(), f"{name}_standardised": (error / deviation).square().sum(1).numpy()}
         out[f"{name}_l0"] = np.array(float(torch.cat([(f > 0).sum(1) for f in parts]).double().mean()))
@@ -178,7 +225,7 @@ def main() -> None:
     job = json.loads(Path(sys.argv[1]).read_text())
     rows, calibration, x = (torch.from_numpy(np.load(job[k])) for k in ("train", "calibration", "eval"))
     libraries = {"sae_lens": sae_lens, "dictionary_learning": dictionary_learning, "sparsify": sparsify}
-    np.savez(job["out"], **judged(libraries[job["library"]](rows, job), job, calibration, x))
+    np.savez(job["out"], **judged(libraries[job["library"]](rows, job), job, calibration, x))  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,7 +28,7 @@ NAMES = {"dictionary": "dictionary", "affine_part": "its affine part", "token_pc
 def evaluation_table(name: str, card: Mapping[str, Any]) -> Group:
     """One dictionary beside its controls; the interval's half width stands under the dictionary's own numbers."""
     metrics, facts = card["metrics"], card["facts"]
-    table = Table(title=name, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table = Table(title=Text(name), title_justify="left", title_style="bold", box=None, pad_edge=False)
     table.add_column("", no_wrap=True)
     for _, label in COLUMNS:
         table.add_column(label, justify="right", no_wrap=True)
@@ -41,7 +42,7 @@ def evaluation_table(name: str, card: Mapping[str, Any]) -> Group:
             table.add_row("  95 % ±", *(_interval(metrics[row].get(key)) for key, _ in COLUMNS), style="dim")
     note = (
         f"{facts['tokens']:,} tokens of {facts['documents']} documents of {facts.get('text') or 'the given text'}; losses on {facts['predictions']:,} predictions, "
-        f"clean CE {metrics['clean']['ce']['value']:.3f}. FVU std.: every dimension divided by its deviation. ΔCE in nats a token; recovered against the mean vector; {facts['excluded']}."
+        f"clean CE {_value(metrics['clean']['ce'])}. FVU std.: every dimension divided by its deviation. ΔCE in nats a token; recovered against the mean vector; {facts['excluded']}."
     )
     return Group(table, Text(note, style="dim"))
 
@@ -54,14 +55,14 @@ def catalogue_table(cards: Mapping[str, Mapping[str, Any]]) -> Table:
         table.add_column(label, justify="right", no_wrap=True)
     for name, card in cards.items():
         own = card["metrics"]["dictionary"]
-        table.add_row(name.replace("--", "/"), *(_value(own.get(key)) for key, _ in COLUMNS))
+        table.add_row(Text(name.replace("--", "/")), *(_value(own.get(key)) for key, _ in COLUMNS))
     return table
 
 
 def chat_table(name: str, report: Mapping[str, Any]) -> Group:
     """A fine-tuning on conversations (recipes/chat.py): who is better, by how much, and what moved."""
     columns = [c for c in COLUMNS if c[0] in ("l0", "fvu", "fvu_standardised", "delta_ce", "dead")]
-    table = Table(title=name, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table = Table(title=Text(name), title_justify="left", title_style="bold", box=None, pad_edge=False)
     table.add_column("", no_wrap=True)
     for _, label in columns:
         table.add_column(label, justify="right", no_wrap=True)
@@ -93,7 +94,7 @@ def _value(metric: Any) -> str:
     if metric is None:
         return ""
     value = metric["value"] if isinstance(metric, dict) else metric
-    if value is None:
+    if value is None or not math.isfinite(value):
         return "–"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"
 

@@ -218,5 +218,5 @@ def test_one_vector_keeps_its_shape(make_dictionary):
     for wrong in (x.numpy(), torch.tensor(1.0)):
         with pytest.raises(ValueError, match="reads vectors of width 32"):
             d.encode(wrong)
-    with pytest.raises(ValueError, match=r"no latent 1\.5"):
+    with pytest.raises(ValueError, match=r"not 1\.5"):
         d.steer(1.5, dose=1)

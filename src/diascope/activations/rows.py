@@ -109,8 +109,9 @@ class RowReader:
         """The moments of all rows at `site`, merged from the runs."""
         total = Moments.empty(self._vectors[site][0].shape[1])
         for run, start, end in zip(self._runs, self._starts[:-1], self._starts[1:], strict=True):
-            data = load_file(run / "moments.safetensors")
-            total = total.merge(Moments(int(end - start), data[f"{site}.mean"], data[f"{site}.m2"]))
+            with reading(run / "moments.safetensors", f"delete {run} and harvest again"):
+                data = load_file(run / "moments.safetensors")
+                total = total.merge(Moments(int(end - start), data[f"{site}.mean"], data[f"{site}.m2"]))
         return total
 
     def norms(self, site: Site) -> Tensor:

@@ -42,15 +42,17 @@ class Eval:
         from diascope.dictionaries import load_dictionary
         from diascope.evals import evaluate, rows_of
         from diascope.models import load_model
-        from diascope.storage.files import write_json
+        from diascope.storage.files import check_target, write_json
         from diascope.tokens import open_corpus, pack
 
         some(self.dictionary)
         within("context", self.context, 32, 2**20, "tokens a sequence")
         within("tokens", self.tokens, self.context, 2**60, "tokens, at least one sequence")
         within("ce-tokens", self.ce_tokens, self.context, 2**60, "tokens, at least one sequence")
-        if self.json and (self.json.is_dir() or not self.json.parent.is_dir()):
-            raise ValueError(f"cannot write {self.json}: it is a folder, or its folder does not exist")
+        if self.json:
+            if self.json.is_dir():
+                raise ValueError(f"cannot write {self.json}: it is a folder")
+            check_target(self.json)
         dictionaries = {p: load_dictionary(p, sites=ends(self.sites)) for p in self.dictionary}
         with Bars(out) as bars:
             say = bars.stage("model", "")
@@ -72,9 +74,9 @@ class Eval:
                 text=self.text,
                 progress=bars.stage("evaluate", "maps"),
             )
-        tables({name: r.card() for name, r in results.items()})
         if self.json:
             write_json(self.json, {name: r.card() for name, r in results.items()})
+        tables({name: r.card() for name, r in results.items()})
 
 
 @dataclass
@@ -98,18 +100,18 @@ class Verify:
         for path in self.dictionary:
             try:
                 v = verify(path, model, sites=ends(self.sites))
-            except ValueError as error:
-                failed.append(str(error))
+            except (ValueError, OSError) as error:
+                failed.append(str(error) if path in str(error) else f"{path}: {error}")
                 continue
             found = "probes agree" if v.probes else "no probes"
             if v.examples:
                 found += f"; {v.examples} stored activations, median relative error {v.median_error:.2g}"
             elif model:
-                found += "; no stored examples, so the model was not needed"
+                found += "; no stored activation to compare"
             if v.ok:
                 out.print(f"{path}: {found}", markup=False)
             else:
-                failed.append(f"{path}: {found}: wrong hook, missing norm gain, or another model?")
+                failed.append(f"{path}: {found}" + (": wrong hook, missing norm gain, or another model?" if v.examples else ""))
         if failed:
             raise ValueError("\n".join(failed))
 

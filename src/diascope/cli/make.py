@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from diascope.cli.terminal import carry_out, explore, out
+from diascope.cli.terminal import carry_out, ends, explore, out
 from diascope.config import within
 from diascope.progress import Bars
 
@@ -104,8 +104,6 @@ class Suite:
 
     model: str = "gemma-3-270m"
     """Package alias, GGUF file, model folder or hub id."""
-    layers: int = 18
-    """Layers of that model."""
     text: str = "wikipedia-sample"
     """Training text: packaged corpus, .txt, .jsonl or .parquet file, or hf:<data set>."""
     field: str = "text"
@@ -122,15 +120,22 @@ class Suite:
     def run(self) -> None:
         from dataclasses import replace
 
+        from diascope.recipes.run import opened_model
         from diascope.recipes.suite import suite_cpu
 
-        within("layers", self.layers, 4, 1000)
-        recipe = suite_cpu(self.model, self.layers, tokens=self.tokens, latents=self.latents, per_layer=self.per_layer)
+        within("tokens", self.tokens, 512, 2**60, "tokens, at least one sequence")
+        within("latents", self.latents, 64, 2**24)  # the law's medium L0 reaches 60
+        within("per-layer", self.per_layer, 0, 2**24, "latents a layer")
+        if 0 < self.per_layer < 32:
+            raise ValueError(f"per-layer is {self.per_layer}: give 32 or more, or 0 to leave the CLTs and the crosscoder out")
+        with Bars(out) as bars:
+            model = opened_model(self.model, "auto", bars.stage)
+        recipe = suite_cpu(self.model, model.n_layers, tokens=self.tokens, latents=self.latents, per_layer=self.per_layer)
         if (
             self.text != "wikipedia-sample"
         ):  # thresholds are then set on the text's own held-out documents, and it is judged on them
             recipe = replace(recipe, corpus=self.text, field=self.field, calibration="held-out", eval_corpus="held-out")
-        carry_out(recipe, self.workspace, many=True)
+        carry_out(recipe, self.workspace, many=True, model=model)
 
 
 @dataclass
@@ -141,6 +146,8 @@ class Finetune:
     """Folder of any readable format, or another name of it; JumpReLU, one site."""
     target: Annotated[Path, tyro.conf.Positional]
     """Folder to write; it must not exist."""
+    sites: tuple[str, ...] = ()
+    """Where it reads and writes, for formats that do not say: one site, or IN:OUT."""
     model: str = "gemma-3-270m"
     """The model that it was trained on."""
     text: str = "wikipedia-sample"
@@ -159,14 +166,19 @@ class Finetune:
     def run(self) -> None:
         from diascope.dictionaries import load_dictionary, save_dictionary
         from diascope.models import load_model
-        from diascope.recipes.end_to_end import EndToEnd, finetune_run
+        from diascope.recipes.end_to_end import EndToEnd, check_kind, finetune_run
+        from diascope.storage.files import check_target
 
         within("tokens", self.tokens, 512, 2**60, "tokens, at least one sequence")
         within("beta", self.beta, 0, 1e6)
         within("lr", self.lr, 1e-9, 1)
         if self.target.exists():
             raise ValueError(f"{self.target} exists already: choose another folder, or delete it")
-        d = load_dictionary(self.dictionary)
+        check_target(self.target)
+        if (source := Path(self.dictionary).resolve()) in self.target.resolve().parents:
+            raise ValueError(f"{self.target} lies inside {source}: choose a target outside the source")
+        d = load_dictionary(self.dictionary, sites=ends(self.sites))
+        check_kind(d)
         with Bars(out) as bars:
             say = bars.stage("model", "")
             model = load_model(self.model, progress=lambda line: say(0, 0, line))
@@ -231,5 +243,8 @@ class Chat:
             report = chat(self.dictionary, config, self.workspace, stage=bars.stage).report
         out.print(chat_table(str(self.workspace), report))
         out.print(
-            f"dictionaries: {self.workspace / 'dictionaries'}; all numbers: {self.workspace / 'report.json'}", style="dim"
+            f"dictionaries: {self.workspace / 'dictionaries'}; all numbers: {self.workspace / 'report.json'}; "
+            f"look at them: diascope explore {self.workspace}",
+            style="dim",
+            markup=False,
         )

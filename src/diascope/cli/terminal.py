@@ -29,7 +29,9 @@ def _pair(text: str) -> tuple[str, str]:
     """ "L1.mlp_in:L1.mlp_out" as two sites; "chat:L1.resid_post", a site with its model, as one."""
     from diascope.sites import Site
 
-    read, _, written = text.partition(":")
+    read, colon, written = text.partition(":")
+    if colon and not (read and written):
+        raise ValueError(f"{text!r} is half a pair: give IN:OUT, or one site")
     try:
         if written:
             return str(Site.parse(read)), str(Site.parse(written))
@@ -39,24 +41,25 @@ def _pair(text: str) -> tuple[str, str]:
     return site, site
 
 
-def carry_out(recipe: object, workspace: Path, track: str | None = None, *, many: bool = False) -> None:
+def carry_out(
+    recipe: object, workspace: Path, track: str | None = None, *, many: bool = False, model: object | None = None
+) -> None:
     from diascope.recipes.run import Run
-    from diascope.storage.files import read_json
     from diascope.tables import catalogue_table, timings_line
 
     with Bars(out) as bars:
-        run = Run(recipe, workspace, bars.stage, track)  # type: ignore[arg-type]
+        run = Run(recipe, workspace, bars.stage, track, model=model)  # type: ignore[arg-type]
         if not run.finished:
             run.train()
             run.evaluate()
             run.index()
-    cards = {n: read_json(run.folder(n) / "card.json") for n in run.names}
+    cards = {n: run.card(n) for n in run.names}
     if many:
         out.print(catalogue_table(cards))
     else:
         tables(cards)
-    if (workspace / "timings.json").exists():
-        out.print(timings_line(read_json(workspace / "timings.json")), style="dim")
+    if run.timings:
+        out.print(timings_line(run.timings), style="dim")
     for name, why in run.failed.items():
         out.print(f"health: {name} {why}", style="yellow", markup=False)
     where = f"dictionaries: {workspace / 'dictionaries'}; Gemma Scope 2 layout: {workspace / 'gemma-scope-2'}"

@@ -63,6 +63,12 @@ class DictionaryConfig:
             raise ValueError(f"{self.map!r} is no site map")
         if not isinstance(self.activation, Activation):
             raise ValueError(f"{self.activation!r} is no activation")
+        if self.l0_target is not None and not 0 < self.l0_target < float("inf"):
+            raise ValueError(f"the L0 target is a positive number, got {self.l0_target!r}")
+        if isinstance(self.map, OneToOne) and len(self.sites_in) == len(self.sites_out) == 1:
+            (a,), (b,) = self.reads, self.writes
+            if a.model == b.model and a.depth > b.depth:
+                raise ValueError(f"it reads {a}, which is computed after {b}, where it writes")
         if isinstance(self.map, Causal):
             if len(self.sites_in) == 1:
                 raise ValueError("Causal is for several sites: one site in and one out are OneToOne")
@@ -183,9 +189,11 @@ class Dictionary(nn.Module):
 
     def block_of(self, latent: int) -> int:
         """The number of the block that holds `latent`; ValueError where there is no such latent."""
-        if not isinstance(latent, int) or not 0 <= latent < self.d_sae:
+        if isinstance(latent, bool) or not hasattr(latent, "__index__"):
+            raise ValueError(f"a latent is an integer, not {latent!r}")
+        if not 0 <= latent < self.d_sae:
             raise ValueError(f"there is no latent {latent}: this dictionary has 0 to {self.d_sae - 1}")
-        return int(torch.searchsorted(self._firsts, latent, right=True)) - 1
+        return int(torch.searchsorted(self._firsts, int(latent), right=True)) - 1
 
     def direction(self, latent: int) -> dict[Site, Tensor]:
         """What `latent` writes when its activation is 1: {site: [d]} of the sites that its block writes."""

@@ -38,6 +38,7 @@ from diascope.evals.replace import Map, hidden_states, spliced
 from diascope.evals.text import EvalText, Losses
 from diascope.models import Model
 from diascope.numerics import Estimate, ratio_over_documents, shares_over_documents
+from diascope.storage.files import finite
 from diascope.tokens import Sequences
 
 JACKKNIFE = 200  # groups of documents at most
@@ -59,7 +60,7 @@ class Evaluation:
             row: {m: asdict(v) if isinstance(v, Estimate) else v for m, v in values.items()}
             for row, values in self.metrics.items()
         }
-        return {"schema": "diascope-card-1", "metrics": _finite(rows), "facts": self.facts, **_finite(self.details)}
+        return {"schema": "diascope-card-1", "metrics": finite(rows), "facts": self.facts, **finite(self.details)}
 
 
 def evaluate(
@@ -273,12 +274,3 @@ def _facts(model: Model, d: Dictionary, sequences: Sequences, text: EvalText, sh
 def _first(sequences: Sequences, tokens: int) -> Sequences:
     n = max(1, min(len(sequences), tokens // sequences.tokens.shape[1]))
     return sequences.part(0, n)
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN: an interval that does not exist (one document) is null."""
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value

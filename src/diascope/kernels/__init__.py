@@ -1,16 +1,89 @@
-"""Sparse encode, decode and their gradients: the dense reference is one matrix product, this is its sparse equal."""
+"""Sparse encode, decode and their gradients: the dense way is one matrix product each, these are its sparse equals.
 
-from diascope.kernels.sparse import (
-    SparseLatents,
-    decode,
-    from_flat,
-    largest,
-    latent_gradient,
-    merged,
-    select_above,
-    weight_gradient,
-)
+Each function has a reference in plain torch (reference.py) and a compiled form for processors (cpu.py), which takes fp32
+in main memory; everything else runs the reference. All give the same numbers up to rounding.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diascope.kernels import cpu, reference
+from diascope.kernels.latents import SparseLatents, from_flat, merged
+from diascope.kernels.reference import AdamStep
 
 __all__ = [
-    "SparseLatents", "decode", "from_flat", "largest", "latent_gradient", "merged", "select_above", "weight_gradient",
+    "AdamStep", "SparseLatents", "adam", "decode", "from_flat", "largest", "latent_gradient", "merged", "select_above",
+    "weight_gradient",
 ]  # fmt: skip
+
+
+def _for(*tensors: Tensor) -> Any:
+    return cpu if cpu.fits(*tensors) else reference
+
+
+def _attached(found: SparseLatents, pre_acts: Tensor) -> SparseLatents:
+    """`found` with values that carry gradients back to pre_acts, where they are wanted."""
+    return found.with_values(pre_acts[found.rows, found.index]) if pre_acts.requires_grad else found
+
+
+def select_above(pre_acts: Tensor, threshold: Tensor | float) -> SparseLatents:
+    """The entries of pre_acts [B, S] that lie strictly above `threshold` (a number or [S]); differentiable in pre_acts."""
+    bars = (threshold,) if isinstance(threshold, Tensor) else ()
+    found = _for(pre_acts, *bars).select_above(pre_acts.detach(), threshold)
+    return _attached(found, pre_acts)
+
+
+def largest(pre_acts: Tensor, k: int) -> SparseLatents:
+    """The k largest positive entries of each row of pre_acts [B, S]; differentiable in pre_acts."""
+    return _attached(_for(pre_acts).largest(pre_acts.detach(), k), pre_acts)
+
+
+class _Decode(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, weight: Tensor, latents: SparseLatents) -> Tensor:
+        ctx.save_for_backward(value, weight)
+        ctx.latents = latents
+        return _for(value, weight).decode(latents, weight)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        (G,), (value, weight) = gradients, ctx.saved_tensors
+        to_value, to_weight, _ = ctx.needs_input_grad
+        return (
+            latent_gradient(ctx.latents, G, weight) if to_value else None,
+            weight_gradient(ctx.latents.with_values(value), G) if to_weight else None,
+            None,
+        )
+
+
+def decode(latents: SparseLatents, weight: Tensor) -> Tensor:
+    """f W: [B, d] of latents [B, S] and weight [S, d]; differentiable in both."""
+    value = latents.value.to(weight.dtype)
+    if torch.is_grad_enabled() and (value.requires_grad or weight.requires_grad):
+        return _Decode.apply(value, weight, latents.with_values(value.detach()))  # type: ignore[no-any-return]
+    return _for(value, weight).decode(latents.with_values(value), weight)  # type: ignore[no-any-return]
+
+
+def latent_gradient(latents: SparseLatents, gradient: Tensor, weight: Tensor) -> Tensor:
+    """(G W^T) at the entries of `latents` [nnz], of gradient [B, d] and weight [S, d]."""
+    return _for(gradient, weight).latent_gradient(latents, gradient, weight)  # type: ignore[no-any-return]
+
+
+def weight_gradient(latents: SparseLatents, gradient: Tensor) -> Tensor:
+    """f^T G: [S, d] of latents [B, S] and gradient [B, d]."""
+    return _for(latents.value, gradient).weight_gradient(latents, gradient)  # type: ignore[no-any-return]
+
+
+def adam(
+    value: Tensor, gradient: Tensor, second: Tensor, first: Tensor | None, step: AdamStep, *, unit_rows: bool = False
+) -> None:
+    """One step of Adam on `value` [n, d] in place, with its moments (`first` is None for beta1 = 0); `gradient` is used up.
+
+    With `unit_rows` the part of the gradient along each row is taken out first, and rows have length 1 afterwards.
+    """
+    kernel = _for(value, gradient, second) if value.ndim == 2 else reference
+    kernel.adam(value, gradient, second, first, step, unit_rows=unit_rows)

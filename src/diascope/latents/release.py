@@ -86,7 +86,12 @@ def read_examples(path: str | Path, d_sae: int) -> Stored:
         sequence, position = file.get_tensor("seq_ids").long(), file.get_tensor("positions").long()
         pad = int((file.metadata() or {}).get("pad", -1))  # ours say what their rows are filled up with; the release's are full
         frequency = file.get_tensor("feature_frequencies").float().numpy() if "feature_frequencies" in file.keys() else None
-    if not activation.shape == sequence.shape == position.shape or len(activation) != d_sae or tokens.ndim != 2:
+    if (
+        not activation.shape == sequence.shape == position.shape
+        or activation.ndim != 2
+        or len(activation) != d_sae
+        or tokens.ndim != 2
+    ):
         raise ValueError(f"{path}: activations, seq_ids and positions must be [{d_sae}, n], and tokens [sequences, length]")
     for name, index, end in (("seq_ids", sequence, len(tokens)), ("positions", position, tokens.shape[1])):
         if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < end:

@@ -57,7 +57,9 @@ def _chosen(logits: Tensor, temperature: float, draws: list[torch.Generator], go
     """The next token of each row [B]; finished rows draw nothing."""
     if not temperature:
         return logits.argmax(-1)
-    p = (logits / temperature).softmax(-1)
+    if not torch.isfinite(logits.amax(-1)[going]).all():
+        raise ValueError("the model's logits are not finite: its weights are damaged, or an edit is far too large")
+    p = ((logits - logits.amax(-1, keepdim=True)) / temperature).softmax(-1)  # at most 0: any temperature will do
     chosen = torch.zeros(len(p), dtype=torch.int64, device=p.device)
     for i in going.nonzero().flatten().tolist():
         chosen[i] = torch.multinomial(p[i], 1, generator=draws[i])[0]

@@ -91,6 +91,7 @@ def load_model(
 
 
 def _open(where: str | Path, name: str, dtype: torch.dtype, *, local: bool) -> Model:
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
@@ -100,7 +101,16 @@ def _open(where: str | Path, name: str, dtype: torch.dtype, *, local: bool) -> M
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             where, dtype=dtype, use_safetensors=True, local_files_only=local, output_loading_info=True
         )
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+    except (
+        OSError,
+        SafetensorError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+        StrictDataclassError,
+    ) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
             f"could not load the model {name!r}: {reason}. Give a hub id, a folder with config.json, tokenizer and safetensors, "

@@ -5,6 +5,7 @@
 3. Four are judged on held-out conversations: `unchanged`; `thresholds` (unchanged but for thresholds set again on
    conversations, to the same target L0); `tuned`; `scratch`.
 4. <workspace>/report.json: their numbers, tuned minus each of the others on the same tokens, and what moved (evals/moved.py).
+5. <workspace>/index: `tuned` and `scratch` on the conversations that they were trained on, for `diascope explore`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from diascope.config import to_data, within
 from diascope.dictionaries import BatchTopK, Dictionary, JumpReLU, load_dictionary, with_l0
@@ -23,8 +23,8 @@ from diascope.evals.run import check_fits
 from diascope.evals.text import EvalText
 from diascope.models import ROLES, Model
 from diascope.recipes.gemma_scope_2 import scaled
-from diascope.recipes.run import Run, RunRecipe, Stage, opened_model, quiet
-from diascope.storage.files import write_json
+from diascope.recipes.run import OWN, Run, RunRecipe, Stage, opened_model, quiet
+from diascope.storage.files import check_target, finite, read_json, write_json
 from diascope.tokens import Rollouts, open_corpus, pack, rollouts, split
 from diascope.training import MemberRecipe
 
@@ -73,13 +73,20 @@ def chat(dictionary: str, config: ChatTuning, workspace: str | Path, *, stage: S
     """
     base, workspace = load_dictionary(dictionary), Path(workspace)
     if not isinstance(base.config.activation, JumpReLU):
-        raise ValueError(f"fine-tuning on conversations takes JumpReLU dictionaries, not this {base.config.title}")
+        kind = type(base.config.activation).__name__
+        raise ValueError(f"fine-tuning on conversations takes JumpReLU dictionaries, and this {base.config.title} is {kind}")
+    _member(base, dictionary, round(base.config.l0_target or 1))  # what cannot be trained is refused before anything is sampled
+    _check_workspace(workspace)
     model = opened_model(config.model, "auto", stage)
     check_fits(model, dictionary, base)  # said now, not after an hour of sampling
-    source = config.conversations or str(
-        rollouts(model, config.rollouts, workspace / "rollouts", progress=stage("rollouts", "conversations"))
-    )
-    recipe = _recipe(config, base, dictionary, model, source)
+    source = config.conversations
+    if not source:
+        say = stage("rollouts", "conversations")
+        path = rollouts(model, config.rollouts, workspace / "rollouts", progress=say)
+        if (n := len(path.read_text(encoding="utf-8").splitlines())) < config.rollouts.count:
+            say(n, n, f"health: {config.rollouts.prompts} has {n} prompts for {config.rollouts.count} conversations")
+        source = f"{OWN}{path.relative_to(workspace)}"
+    recipe = _recipe(config, base, dictionary, model, source, workspace)
     run = Run(recipe, workspace, stage, model=model)
     run.train()
     if run.failed:
@@ -90,29 +97,39 @@ def chat(dictionary: str, config: ChatTuning, workspace: str | Path, *, stage: S
     evaluations = run.judge(found)
     for name in run.names:
         write_json(run.folder(name) / "card.json", evaluations[name].card())
-    report = _report(run, found, evaluations)
+    report = finite(_report(run, found, evaluations))
     write_json(workspace / "report.json", report)
+    run.index()
     return Tuned(found, evaluations, report)
 
 
-def _member(base: Dictionary, name: str, rows: Tensor) -> MemberRecipe:
-    """Of the same shape, at the base's own target L0, or where its format does not say, the L0 that it has on `rows`."""
+def _check_workspace(workspace: Path) -> None:
+    path = workspace / "recipe.json"
+    check_target(workspace / "x")
+    if path.exists() and read_json(path).get("recipe", {}).get("name") != "chat":
+        raise ValueError(f"{workspace} holds another kind of run: choose another --workspace")
+
+
+def _member(base: Dictionary, name: str, k: int) -> MemberRecipe:
+    """Of the base's shape, at `k` active latents."""
     c = base.config
-    k = max(1, round(c.l0_target or float(base.encode(rows).counts.float().mean())))
     return MemberRecipe(
         "tuned", c.sites_in, c.sites_out, c.map, c.d_sae, BatchTopK(k), c.matryoshka, c.skip, start=name, l0_target=float(k)
     )
 
 
-def _recipe(config: ChatTuning, base: Dictionary, name: str, model: Model, source: str) -> RunRecipe:
-    corpus = open_corpus(source, field="messages")
+def _recipe(config: ChatTuning, base: Dictionary, name: str, model: Model, source: str, workspace: Path) -> RunRecipe:
+    place = source.replace(OWN, f"{workspace}/", 1) if source.startswith(OWN) else source
+    corpus = open_corpus(place, field="messages")
     if not all(d.messages for d in corpus.documents):
         raise ValueError(f'{source} holds plain text: give a jsonl file with "messages" in each line')
     plan = RunRecipe(scaled((MemberRecipe("any"),), CONTEXT), context=CONTEXT)  # for its hold-outs
     train, _ = split(corpus, held_out=plan.held_out, seed=plan.seed)
     sequences = pack(model, train, context=CONTEXT, max_tokens=2**40, seed=plan.seed)
     seen = EvalText(model, sequences.part(0, 8)).capture(list(base.sites))
-    tuned = _member(base, name, base.inputs(seen))
+    # at the base's own target L0, or where its format does not say, the L0 that it has on conversations
+    k = base.config.l0_target or float(base.encode(base.inputs(seen)).counts.float().mean())
+    tuned = _member(base, name, max(1, round(k)))
     members = (tuned, replace(tuned, name="scratch", start=()))
     tokens = sequences.tokens.size
     training = replace(scaled(members, tokens, epochs=config.epochs), seed=config.seed)

@@ -25,9 +25,10 @@ import torch
 from torch import Tensor
 
 from diascope import rng
-from diascope.config import to_data
+from diascope.config import to_data, within
 from diascope.dictionaries import Dictionary, JumpReLU, OneToOne, with_l0
 from diascope.edits import Edit
+from diascope.evals.run import check_fits
 from diascope.evals.text import EvalText
 from diascope.models import Model
 from diascope.tokens import Sequences, open_corpus, pack, split
@@ -49,6 +50,16 @@ class EndToEnd:
     """Predictions a sequence for KL."""
     seed: int = 0
     """Seed of the order of sequences and of those positions."""
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("beta", 0, 1e6),
+            ("lr", 1e-9, 1),
+            ("warmup", 0, 1),
+            ("beta2", 0, 1 - 1e-9),
+            ("kl_positions", 1, 2**30),
+        ):
+            within(name, getattr(self, name), low, high)
 
 
 @dataclass(frozen=True)
@@ -73,8 +84,7 @@ def finetune(
     `calibration` rows [n, d_in] set the thresholds to the target L0 at the end. Raises ValueError for dictionaries of several
     sites, and for TopK, whose k needs no thresholds but has none to keep either.
     """
-    if not isinstance(dictionary.config.map, OneToOne) or not isinstance(dictionary.config.activation, JumpReLU):
-        raise ValueError(f"end-to-end fine-tuning takes JumpReLU dictionaries of one site, not this {dictionary.config.title}")
+    check_kind(dictionary)
     d = Dictionary(dictionary.config, {k: v.clone() for k, v in dictionary.tensors().items()})
     moving = [d.encoders[0], d.decoders[0], d.b_enc, d.b_dec, *d.skips]
     for p in moving:
@@ -87,7 +97,14 @@ def finetune(
         for step, index in enumerate(rng.generator(config.seed, "end to end").permutation(n)):
             loss, said = _loss(model, d, sequences, int(index), deviation, config, step)
             seen.append(said)
-            _update(moving, second, torch.autograd.grad(loss, moving), config, step, n)
+            if not math.isfinite(said.mse + said.kl):
+                raise ValueError(
+                    f"at sequence {step + 1} of {n} the loss is no number (mse {said.mse}, kl {said.kl}): the model's or the "
+                    f"dictionary's weights are not finite or far too large, or the rate {config.lr:g} is too high"
+                )
+            found = torch.autograd.grad(loss, moving, allow_unused=True)  # no latent may have fired
+            grads = tuple(torch.zeros_like(p) if g is None else g for p, g in zip(moving, found, strict=True))
+            _update(moving, second, grads, config, step, n)
             _unit_rows(d)
             progress(step + 1, n, f"mse {said.mse:.3f}  kl {said.kl:.3f}")
     for p in moving:
@@ -95,6 +112,17 @@ def finetune(
     if calibration is not None:
         d = with_l0(d, calibration, d.config.l0_target or 60)
     return d, seen
+
+
+def check_kind(d: Dictionary) -> None:
+    """ValueError for dictionaries that cannot be fine-tuned end to end, with the reason."""
+    if not isinstance(d.config.map, OneToOne):
+        raise ValueError(f"end-to-end fine-tuning takes dictionaries of one site, not this {d.config.title}")
+    if not isinstance(d.config.activation, JumpReLU):
+        kind = type(d.config.activation).__name__
+        raise ValueError(
+            f"end-to-end fine-tuning takes JumpReLU dictionaries, whose thresholds it sets, and this one is {kind}"
+        )
 
 
 def _deviation(text: EvalText, d: Dictionary) -> Tensor:
@@ -181,11 +209,11 @@ def finetune_run(
     progress: Callable[[int, int, str], None] = lambda done, total, note: None,
 ) -> Dictionary:
     """Fine-tune on documents of `text` that are not held out, and set thresholds on those that are, as `train` does."""
+    check_kind(dictionary)
+    check_fits(model, "the dictionary", dictionary)
     train, held = split(open_corpus(text, field=field), held_out=held_out, seed=0)
     if not held:
-        raise ValueError(
-            f"no document of {text} is held out to set thresholds on: raise the held-out share, or give more documents"
-        )
+        raise ValueError(f"no document of {text} is held out to set thresholds on: give more documents")
     sequences = pack(model, train, context=context, max_tokens=tokens, seed=config.seed)
     rows = EvalText(model, pack(model, held, context=context, max_tokens=8_192)).capture(list(dictionary.config.reads))
     tuned, losses = finetune(model, dictionary, sequences, config, calibration=dictionary.inputs(rows), progress=progress)

@@ -9,6 +9,7 @@ Rule for a budget of n stored rows (`scaled`): with T = 10^9 / 4,096 the release
     epochs   several passes over the stored rows
     batch    1,024, so that t is not tiny
     lr       7e-5 * sqrt(T / t), at most 2e-3; one entry moves at most lr a step (update_clip), Adam's beta2 0.99
+    momentum Adam's beta1 0.9: the release's 0 is made for a hundred times as many steps (docs/training.md)
     warm-ups the same share of the run at most, at least 20 steps; lr falls to zero over the last 30 %
     BatchTopK converted to JumpReLU, as the paper did for its multi-layer models: a straight-through threshold moves by
     about lr a step and cannot travel far enough in a few hundred steps
@@ -93,6 +94,7 @@ def scaled(members: tuple[MemberRecipe, ...], tokens: int, *, epochs: float = 3.
         lr=round(min(2e-3, 7e-5 * math.sqrt(RELEASE_STEPS / steps)), 6),
         lr_warmup=max(20, steps // 20),
         lr_decay=0.3,
+        beta1=0.9,
         beta2=0.99,
         update_clip=1.0,
         l0_warmup=max(20, steps // 5),

@@ -29,12 +29,13 @@ COLUMNS = (("l0", "L0"), ("fvu", "FVU"), ("delta_ce", "delta CE"), ("recovered",
 def prepare(workspace: str | Path, target: str | Path, *, title: str, licence: str = "cc-by-4.0", author: str = "") -> Path:
     """Write everything into folder `target`, whole or not at all. ValueError where the workspace has no finished dictionary."""
     workspace = Path(workspace)
-    folders = sorted(p.parent for p in workspace.glob("dictionaries/*/config.json"))
+    folders = sorted(p.parent for p in workspace.glob("dictionaries/[!.]*/config.json"))
     if not folders:
         raise ValueError(f"{workspace} has no finished dictionary (dictionaries/NAME/config.json): train some first")
     taken: dict[str, str] = {}
+    opened = {f.name: load_dictionary(f) for f in folders}
     with reading(workspace / "recipe.json", "delete it, folders then get their usual names"):
-        found = {own_place(_place(workspace, f.name, d), f.name, taken): d for f in folders if (d := load_dictionary(f))}
+        found = {own_place(_place(workspace, n, opened[n]), n, taken): opened[n] for n in _order(workspace, opened)}
     with reading(workspace, "mend or delete what is damaged there"), commit_folder(target) as work:
         for place, d in found.items():
             target_format = "diascope" if FORMATS["gemma-scope-2"].refuses(d) else "gemma-scope-2"
@@ -56,10 +57,20 @@ def publish(folder: str | Path, repository: str, *, private: bool = True) -> str
     return push_folder(Path(folder), repository_name(repository), private=private)
 
 
-def _place(workspace: Path, name: str, d: Dictionary) -> str:
+def _members(workspace: Path) -> list[dict[str, Any]]:
     recipe = workspace / "recipe.json"
-    members = read_json(recipe)["recipe"]["training"]["members"] if recipe.exists() else []
-    named = next((m.get("folder") for m in members if m.get("name") == name), "")
+    return read_json(recipe)["recipe"]["training"]["members"] if recipe.exists() else []
+
+
+def _order(workspace: Path, opened: dict[str, Dictionary]) -> list[str]:
+    """Names in the order in which the run gave them folders of the release's layout; those that it cannot hold come last."""
+    listed = [m.get("name", "") for m in _members(workspace)]
+    names = [n for n in listed if n in opened] + [n for n in opened if n not in listed]
+    return sorted(names, key=lambda n: bool(FORMATS["gemma-scope-2"].refuses(opened[n])))
+
+
+def _place(workspace: Path, name: str, d: Dictionary) -> str:
+    named = next((m.get("folder") for m in _members(workspace) if m.get("name") == name), "")
     return named or folder_name(d.config)
 
 
@@ -67,7 +78,7 @@ def model_card(found: dict[str, Dictionary], title: str, licence: str) -> str:
     """The README.md of a repository, with the front matter that hubs read."""
     models = sorted({hub_name(d.config.model) for d in found.values()})
     corpora = {json.dumps(d.provenance.get("corpus") or {}, sort_keys=True) for d in found.values()}
-    front = ["---", f"license: {licence}", "library_name: diascope", "tags: [sparse-autoencoder, transcoder, interpretability]",
+    front = ["---", f"license: {json.dumps(licence)}", "library_name: diascope", "tags: [sparse-autoencoder, transcoder, interpretability]",
              f"base_model: {models[0] if len(models) == 1 else models}", "---"]  # fmt: skip
     lines = [*front, f"# {title}", "", f"{len(found)} sparse dictionaries of {', '.join(models)}, trained with diascope.", "",
              "## Numbers", *_table(found), "", _definitions(found), "", "## Loading", "```python", "import diascope",

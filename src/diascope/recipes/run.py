@@ -45,12 +45,13 @@ from diascope.latents.release import write_examples
 from diascope.models import Model, load_model
 from diascope.recipes.track import check_tracker, tracker
 from diascope.sites import Site
-from diascope.storage.files import read_json, write_json
+from diascope.storage.files import read_json, reading, write_json
 from diascope.tokens import Corpus, Document, Sequences, open_corpus, pack, split
 from diascope.training import TrainingRecipe, train_group
 from diascope.training.rules import RULES
 from diascope.training.start import opened, weights_hash
 
+OWN = "workspace:"  # before the path of a text that lies in the workspace itself
 Stage = Callable[[str, str], Callable[..., None]]  # (title, unit) -> progress(done, total, note)
 
 
@@ -160,7 +161,7 @@ class Run:
         if self._corpus is None:
             say = self.stage("text", "")
             say(0, 0, self.recipe.corpus)
-            self._corpus = open_corpus(self.recipe.corpus, field=self.recipe.field)
+            self._corpus = open_corpus(self._text(self.recipe.corpus), field=self.recipe.field)
             say(1, 1, f"{self._corpus.name}, {len(self._corpus.documents)} documents")
         return self._corpus
 
@@ -195,12 +196,21 @@ class Run:
         began = time.monotonic()
         yield
         path = self.workspace / "timings.json"
-        known = read_json(path) if path.exists() else {}
-        if not isinstance(known, dict):
-            raise ValueError(f"{path} is damaged: delete it, it only holds how long stages took")
+        known = self.timings
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
         known[name] = {"seconds": round(time.monotonic() - began, 1), "amount": amount, "unit": unit, "peak_gb": round(peak, 2)}
         write_json(path, known)
+
+    @property
+    def timings(self) -> dict[str, Any]:
+        """timings.json: how long stages took."""
+        path = self.workspace / "timings.json"
+        known = read_json(path) if path.exists() else {}
+        if not isinstance(known, dict) or not all(
+            isinstance(t, dict) and {"seconds", "peak_gb"} <= set(t) for t in known.values()
+        ):
+            raise ValueError(f"{path} is damaged: delete it, it only holds how long stages took")
+        return known
 
     def folder(self, name: str) -> Path:
         """Where the artefact of member `name` is."""
@@ -210,7 +220,10 @@ class Run:
     def failed(self) -> dict[str, str]:
         """Members that broke in training, and why."""
         state = self.workspace / "training" / "checkpoint" / "state.json"
-        return read_json(state).get("failed", {}) if state.exists() else {}
+        if not state.exists():
+            return {}
+        with reading(state, f"delete {state.parent}: training then starts anew"):
+            return dict(read_json(state).get("failed", {}))
 
     @property
     def names(self) -> list[str]:
@@ -220,8 +233,17 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether everything stands: dictionaries with their cards, and the index."""
-        cards = [self.folder(name) / "card.json" for name in self.names]
-        return (self.workspace / "index").exists() and all(c.exists() and "metrics" in read_json(c) for c in cards)
+        return (self.workspace / "index").exists() and all("metrics" in self.card(name) for name in self.names)
+
+    def card(self, name: str) -> dict[str, Any]:
+        """What is known of member `name`: its card.json, empty before it is judged."""
+        path = self.folder(name) / "card.json"
+        if not path.exists():
+            return {}
+        found = read_json(path)
+        if not isinstance(found, dict) or ("metrics" in found and not {"dictionary", "clean"} <= set(found["metrics"])):
+            raise ValueError(f"{path} is damaged: delete it, and the same command judges {name} again")
+        return found
 
     # -- stages
     def harvest(self) -> RowReader:
@@ -238,8 +260,7 @@ class Run:
 
     def train(self) -> dict[str, Dictionary]:
         """Dictionaries in both layouts; the finished ones are only loaded."""
-        for use, name in (("calibrate", self.recipe.calibration), ("evaluate", self.recipe.eval_corpus)):
-            self._documents(name, use)  # what is missing is said now, not after an hour of training
+        _ = self.calibration_sequences, self.eval_sequences  # what is missing is said now, not after an hour of training
         if all(self.folder(n).exists() for n in self.names):
             return {n: load_dictionary(self.folder(n)) for n in self.names}
         reader = self.harvest()
@@ -270,11 +291,8 @@ class Run:
 
     def calibration_rows(self) -> dict[Site, Tensor]:
         """Rows at the members' input sites on which thresholds are set: the same share of each calibration text."""
-        r, sites = self.recipe, list(dict.fromkeys(s for m in self.recipe.training.members for s in m.reads))
-        texts = self._documents(r.calibration, "calibrate")
-        share = max(r.calibration_tokens // len(texts), r.context)
-        parts = [pack(self.model, documents, context=r.context, max_tokens=share, seed=r.seed) for documents in texts]
-        seen = [EvalText(self.model, part).capture(sites) for part in parts]
+        sites = list(dict.fromkeys(s for m in self.recipe.training.members for s in m.reads))
+        seen = [EvalText(self.model, part).capture(sites) for part in self.calibration_sequences]
         return {site: torch.cat([rows[site] for rows in seen]) for site in sites}
 
     def evaluate(self) -> dict[str, Evaluation] | None:
@@ -308,11 +326,24 @@ class Run:
             )
 
     @cached_property
+    def calibration_sequences(self) -> list[Sequences]:
+        """Each calibration text, packed: the same share of each."""
+        r = self.recipe
+        texts = self._documents(r.calibration, "calibrate")
+        return [self._packed(r.calibration, text, max(r.calibration_tokens // len(texts), r.context)) for text in texts]
+
+    @cached_property
     def eval_sequences(self) -> Sequences:
         """The evaluation text, packed."""
         r = self.recipe
         documents = [d for text in self._documents(r.eval_corpus, "evaluate") for d in text]
-        return pack(self.model, documents, context=r.context, max_tokens=r.eval_tokens, seed=r.seed)
+        return self._packed(r.eval_corpus, documents, r.eval_tokens)
+
+    def _packed(self, name: str, documents: Sequence[Document], tokens: int) -> Sequences:
+        try:
+            return pack(self.model, documents, context=self.recipe.context, max_tokens=tokens, seed=self.recipe.seed)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
 
     def _held_out(self, use: str) -> list[Document]:
         """Held-out documents, in two halves by a second hash: thresholds are set on one and judged on the other."""
@@ -321,9 +352,13 @@ class Run:
         if not chosen:
             raise ValueError(
                 f"no held-out document is left to {use} on ({len(documents)} of {len(self.corpus.documents)} are held out): "
-                "raise the held-out share, or give more documents"
+                "give more documents, or where it can be set, raise the held-out share"
             )
         return chosen
+
+    def _text(self, name: str) -> str:
+        """A text that the run itself made is named from its workspace, so that this can be moved."""
+        return str(self.workspace / name.removeprefix(OWN)) if name.startswith(OWN) else name
 
     def _documents(self, names: str, use: str) -> list[Sequence[Document]]:
         """The documents of each text in `names` (joined by "+"); "held-out" is this run's own."""

@@ -24,8 +24,9 @@ SITES = ("resid_post", "attn_out", "mlp_out")
 
 
 def depths(n_layers: int) -> tuple[int, ...]:
-    """The release's four depths: 25, 50, 65 and 85 % of the layers, rounded half up."""
-    return tuple(math.floor(share * n_layers / 100 + 0.5) for share in (25, 50, 65, 85))
+    """The release's four depths: 25, 50, 65 and 85 % of the layers, rounded half up; fewer where small models have them alike."""
+    found = (min(math.floor(share * n_layers / 100 + 0.5), n_layers - 1) for share in (25, 50, 65, 85))
+    return tuple(dict.fromkeys(found))
 
 
 def classes(size: str, *, every_layer: bool) -> str:
@@ -62,6 +63,10 @@ def members(c: Catalogue, n_layers: int) -> tuple[MemberRecipe, ...]:
         for size in c.sizes
     ]
     if c.per_layer:
+        if n_layers < 2:
+            raise ValueError(
+                f"a CLT and a crosscoder need several layers, and this model has {n_layers}: leave them out (per_layer=0)"
+            )
         for size in c.multi_sizes:
             found += [_crosscoder(depths(n_layers), c.per_layer, size)]
             found += [_clt(n_layers, c.per_layer, size, skip) for skip in (False, True)]

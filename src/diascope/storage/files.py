@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
+import math
 import os
 import shutil
 import struct
@@ -69,7 +71,7 @@ def commit_folder(final: str | Path, *, overwrite: bool = False) -> Iterator[Pat
 def recover_folder(final: str | Path) -> None:
     """Put back what a process killed between `commit_folder`'s two renames left aside."""
     final = Path(final)
-    for aside in final.parent.glob(f".{final.name}.*.old/old"):
+    for aside in final.parent.glob(f".{glob.escape(final.name)}.*.old/old"):
         if not final.exists():
             os.rename(aside, final)
         shutil.rmtree(aside.parent, ignore_errors=True)
@@ -77,7 +79,7 @@ def recover_folder(final: str | Path) -> None:
 
 def _sweep(final: Path) -> None:
     """Take away what killed processes left beside `final` long ago; a process that still writes is younger."""
-    for left in final.parent.glob(f".{final.name}.*.partial"):
+    for left in final.parent.glob(f".{glob.escape(final.name)}.*.partial"):
         with contextlib.suppress(OSError):
             if time.time() - left.stat().st_mtime > STALE:
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
@@ -118,7 +120,9 @@ def reading(path: str | Path, way_out: str = "fetch it or write it again") -> It
     try:
         yield
     except FileNotFoundError as error:
-        raise ValueError(f"{error.filename} is missing: {way_out}") from error
+        raise ValueError(f"{error.filename or path} is missing or cannot be opened: {way_out}") from error
+    except (IsADirectoryError, PermissionError) as error:
+        raise ValueError(f"{error.filename or path} cannot be read ({error.strerror}): {way_out}") from error
     except _DAMAGE as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path} is damaged or of another version ({type(error).__name__}: {reason}): {way_out}") from error
@@ -126,6 +130,25 @@ def reading(path: str | Path, way_out: str = "fetch it or write it again") -> It
         if str(path) in str(error):
             raise
         raise ValueError(f"{path}: {error}") from error
+
+
+def finite(value: Any) -> Any:
+    """JSON has no NaN: a number that does not exist (the interval of one document) is null."""
+    if isinstance(value, dict):
+        return {k: finite(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def check_target(path: str | Path) -> None:
+    """ValueError where nothing can be written at `path`: said before the work, not after it."""
+    path = Path(os.path.abspath(path))
+    there = next(p for p in (path.parent, *path.parent.parents) if p.exists())
+    if not there.is_dir():
+        raise ValueError(f"cannot write {path}: {there} is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"cannot write {path}: {there} may not be written to")
 
 
 def write_json(path: str | Path, data: Any) -> None:

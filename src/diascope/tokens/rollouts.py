@@ -1,6 +1,6 @@
 """Conversations that a chat model has with itself as the author of the answers: prompts in, sampled answers out.
 
-    <folder>/rollouts.json          what they are: model, prompts, sampling; written first
+    <folder>/rollouts.json          what they are: model, prompts, sampling; written before the first part
              parts/000000.jsonl     64 conversations each, complete or absent: a killed run redoes only the one it was in
              rollouts.jsonl         all of them, written last: {"messages": [{"role", "content"}, ...]} a line
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from diascope import rng
 from diascope.config import config_hash, to_data, within
 from diascope.models import Model, continuations
-from diascope.storage.files import commit_file, read_json, write_json
+from diascope.storage.files import commit_file, read_json, reading, write_json
 from diascope.tokens.corpora import Document, open_corpus
 
 PART = 64  # conversations
@@ -71,15 +71,17 @@ def rollouts(
             f"{folder} holds conversations of another model, sampling or prompts: choose another folder, or delete it"
         )
     if done.exists():
-        return done
+        with reading(done, f"delete it, {folder / 'rollouts.json'} and {folder / 'parts'}"):
+            if (folder / "rollouts.json").exists() and done.read_bytes().count(b"\n") == len(chosen):
+                return done
+            raise ValueError(f"{done} does not hold the {len(chosen)} conversations that were asked for")
     _asked(model, config, chosen[0])  # a model without a template is told apart before anything is written
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "rollouts.json", identity)
     parts = []
     for number, start in enumerate(range(0, len(chosen), PART)):
         path, here = folder / "parts" / f"{number:06d}.jsonl", chosen[start : start + PART]
         if not path.exists():
             lines = _part(model, config, here, lambda n, s=start: progress(s + n, len(chosen)))
+            write_json(folder / "rollouts.json", identity)  # only now: what cannot be sampled claims no folder
             with commit_file(path) as work:
                 work.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
         progress(start + len(here), len(chosen))

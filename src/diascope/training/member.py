@@ -24,7 +24,7 @@ from torch import Tensor
 
 from diascope import rng
 from diascope.dictionaries import DictionaryConfig
-from diascope.kernels import SparseLatents, decode, from_flat, latent_gradient, select_above, weight_gradient
+from diascope.kernels import AdamStep, SparseLatents, adam, decode, from_flat, latent_gradient, select_above, weight_gradient
 from diascope.training.nesting import Levels
 from diascope.training.recipe import MemberRecipe, TrainingRecipe
 from diascope.training.rules import RULES, Gradients
@@ -108,7 +108,7 @@ class Member:
         x, y = x / scale_in, y / scale_out
         self.params["b_dec"] = (mean_out / scale_out).clone()
         for g, (b, A) in enumerate(zip(self.blocks, affine, strict=False)):
-            skip = self.params[f"skip.{g}"] = A * scale_in[b.reads, None] / scale_out[b.skips]
+            skip = self.params[f"skip.{g}"] = (A * scale_in[b.reads, None] / scale_out[b.skips]).contiguous()
             self.params["b_dec"][b.skips] -= x[:, b.reads].mean(0) @ skip
         for g in range(len(self.blocks)):
             self._start_decoder(g, x, y)
@@ -282,23 +282,13 @@ class Member:
             grads["b_enc"][b.latents].index_add_(0, f.index, slope)
 
     def _update(self, grads: dict[str, Tensor], lr: float, step: int) -> None:
-        beta1, beta2, correction = self.run.beta1, self.run.beta2, 1 - self.run.beta2 ** (step + 1)
+        now = AdamStep(lr, self.run.beta1, self.run.beta2, step, self.run.update_clip)
         for name, g in grads.items():
-            value, unit_rows = self.params[name], name.startswith("decoder")
-            if unit_rows:
-                g -= (g * value).sum(1, keepdim=True) * value
-            second = self._second.setdefault(name, torch.zeros_like(g))
-            second.mul_(beta2).addcmul_(g, g, value=1 - beta2)
-            if beta1:
-                first = self._first.setdefault(name, torch.zeros_like(g))
-                g = first.lerp_(g, 1 - beta1).div(1 - beta1 ** (step + 1))
-            # in place: the gradient's memory serves as the ratio's
-            ratio = g.div_(second.div(correction).sqrt_().add_(1e-8))
-            if self.run.update_clip:  # a latent that first fires at step t would move sqrt(t) times the rate
-                ratio.clamp_(-self.run.update_clip, self.run.update_clip)
-            value.add_(ratio, alpha=-lr)
-            if unit_rows:
-                value /= value.norm(dim=1, keepdim=True)
+            value = self.params[name]
+            for moment in (self._second, self._first) if self.run.beta1 else (self._second,):
+                if name not in moment:
+                    moment[name] = torch.zeros_like(value)
+            adam(value, g, self._second[name], self._first.get(name), now, unit_rows=name.startswith("decoder"))
 
     # -- state for checkpoints
     def state(self) -> dict[str, Tensor]:

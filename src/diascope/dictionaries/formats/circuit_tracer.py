@@ -96,6 +96,7 @@ def _load_clt(folder: Path, hints: Hints) -> Dictionary:
     config, n = _config(folder), len(list(folder.glob("W_enc_*.safetensors")))
     tensors: dict[str, Tensor] = {}
     parts: dict[str, list[Tensor]] = {"b_enc": [], "b_dec": [], "threshold": []}
+    with_threshold: list[bool] = []
     for i in range(n):
         files = [folder / f"W_{end}_{i}.safetensors" for end in ("enc", "dec")]
         if absent := [f.name for f in files if not f.is_file()]:
@@ -111,7 +112,10 @@ def _load_clt(folder: Path, hints: Hints) -> Dictionary:
         parts["threshold"].append(
             theirs[f"threshold_{i}"].float() if f"threshold_{i}" in theirs else zero_threshold(len(W_enc))
         )
-        jump = f"threshold_{i}" in theirs
+        with_threshold.append(f"threshold_{i}" in theirs)
+    if (jump := any(with_threshold)) and not all(with_threshold):
+        lacking = ", ".join(str(i) for i, there in enumerate(with_threshold) if not there)
+        raise ValueError(f"{folder} has thresholds in some layers, but none in layer {lacking}: fetch it again")
     tensors |= {name: torch.cat(found) for name, found in parts.items()}
     read, written = hints.sites(_hooks(config, range(n)), folder, several=True)
     widths = (len(tensors["W_enc.0"]),) * n, (tensors["b_dec"].shape[0] // n,) * n

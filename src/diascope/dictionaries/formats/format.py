@@ -62,7 +62,8 @@ class Hints:
             raise ValueError(
                 f"{path}: {problem}"
                 if problem
-                else f"{path} does not say where it reads and writes: give sites, such as L12.resid_post"
+                else f"{path} does not say where it reads and writes: give sites, such as L12.resid_post (--sites; "
+                "or once and for all: diascope convert SRC DST --to diascope --sites SITE)"
             )
         if not several and (len(chosen[0]), len(chosen[1])) != (1, 1):
             raise ValueError(f"{path} holds a dictionary of one site, but {len(chosen[0])} and {len(chosen[1])} were given")

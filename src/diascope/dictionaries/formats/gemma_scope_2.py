@@ -95,6 +95,8 @@ def _load_layers(folder: Path, config: dict[str, Any]) -> Dictionary:
         tensors[f"W_dec.{i}"] = t["W_dec"][:, i:].view(F, (n - i) * d)  # a view: rows stay where they are on disk
         if "W_skip" in t:
             tensors[f"W_skip.{i}"] = t["W_skip"]
+    if len({"W_skip" in t for t in layers}) > 1:
+        raise ValueError(f"{folder} has an affine skip in some layers and none in others: fetch it again")
     read, written = tuple(t["W_enc"].shape[0] for t in layers), tuple(t["W_dec"].shape[2] for t in layers)
     d_sae = sum(len(t["b_enc"]) for t in layers)
     choices = _choices(config, layers[0])

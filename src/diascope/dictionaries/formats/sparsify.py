@@ -54,6 +54,8 @@ def load(path: Path, hints: Hints) -> Dictionary:
     read, written = hints.sites(_sites(path.name), path)
     k = int(cfg["k"])
     d_in, d_sae = W_enc.shape
+    if not 0 < k <= d_sae:
+        raise ValueError(f"{path}/cfg.json says k = {k}, and the file has {d_sae} latents: one of them is another dictionary's")
     config = DictionaryConfig.single(
         hints.model or "", read[0], written[0], d_in, tensors["W_dec"].shape[1], d_sae, activation=TopK(k),
         skip="W_skip" in tensors, l0_target=float(k),

@@ -1,0 +1,92 @@
+"""The compiled kernels against plain torch: the same entries, the same sums up to rounding, the same bits on any number of threads."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diascope import kernels
+from diascope.kernels import AdamStep, cpu, reference
+
+
+def case(seed, rows=70, width=200, d=33):
+    g = torch.Generator().manual_seed(seed)
+    return torch.randn(rows, width, generator=g), torch.randn(width, d, generator=g), torch.randn(rows, d, generator=g)
+
+
+def same(a, b):
+    return all(torch.equal(getattr(a, n), getattr(b, n)) for n in ("start", "index", "value"))
+
+
+@settings(deadline=None)
+@given(st.integers(0, 30), st.sampled_from([-9.0, 0.0, 1.3, 99.0]), st.sampled_from([(1, 1), (3, 64), (70, 200), (65, 129)]))
+def test_selection_finds_the_same_entries(seed, bar, shape):
+    pre, *_ = case(seed, *shape)
+    assert same(cpu.select_above(pre, bar), reference.select_above(pre, bar))
+    bars = bar + 0.1 * torch.arange(shape[1])
+    assert same(cpu.select_above(pre, bars), reference.select_above(pre, bars))
+    for k in (1, 5, 64, 10**6):
+        assert same(cpu.largest(pre, k), reference.largest(pre, k))
+
+
+def test_a_row_unlike_the_one_before_still_gives_its_k_largest():
+    pre, *_ = case(0)
+    pre *= torch.logspace(3, -3, len(pre))[torch.randperm(len(pre), generator=torch.Generator().manual_seed(1)), None]
+    pre[5], pre[9] = -1.0, 0.0
+    assert same(cpu.largest(pre, 7), reference.largest(pre, 7))
+
+
+def test_of_equal_entries_the_first_are_taken():
+    found = cpu.largest(torch.tensor([[1.0, 2, 2, 3, 2, 0, -1]]), 3)
+    assert found.index.tolist() == [1, 2, 3]
+    assert cpu.largest(torch.tensor([[0.0, 0, 0, -1]]), 2).index.tolist() == []
+
+
+def test_what_is_not_a_number_is_not_selected():
+    pre = torch.tensor([[float("nan"), 1.0, float("inf"), float("-inf")]])
+    assert cpu.select_above(pre, 0.5).index.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("bar", [0.5, 1.9, 99.0])
+def test_products_agree(bar):
+    pre, W, G = case(1)
+    f = reference.select_above(pre, bar)
+    for name, args in (("decode", (f, W)), ("latent_gradient", (f, G, W)), ("weight_gradient", (f, G))):
+        ours, other = getattr(cpu, name)(*args), getattr(reference, name)(*args)
+        assert ours.shape == other.shape and torch.allclose(ours, other, rtol=1e-5, atol=1e-5), name
+
+
+@pytest.mark.parametrize("unit_rows", [True, False])
+@pytest.mark.parametrize("beta1", [0.0, 0.9])
+@pytest.mark.parametrize("clip", [0.0, 1.0])
+def test_ten_steps_of_adam_agree(unit_rows, beta1, clip):
+    _, W, _ = case(2)
+    W = torch.nn.functional.normalize(W, dim=1)
+    state = [[W.clone(), torch.zeros_like(W), torch.zeros_like(W) if beta1 else None] for _ in range(2)]
+    for step in range(10):
+        g = torch.randn(W.shape, generator=torch.Generator().manual_seed(step)) * 10 ** (step / 5 - 1)
+        for module, (value, second, first) in zip((cpu, reference), state, strict=True):
+            module.adam(value, g.clone(), second, first, AdamStep(0.01, beta1, 0.99, step, clip), unit_rows=unit_rows)
+    for ours, other in zip(*state, strict=True):
+        assert (ours is None and other is None) or torch.allclose(ours, other, rtol=1e-4, atol=1e-5 * float(other.abs().max()))
+
+
+def test_the_same_bits_on_one_thread_and_on_many():
+    pre, W, G = case(3, rows=400, width=500, d=64)
+    threads = torch.get_num_threads()
+
+    def everything():
+        f = kernels.select_above(pre, 1.0)
+        value = W.clone()
+        kernels.adam(
+            value, kernels.weight_gradient(f, G), torch.zeros_like(W), None, AdamStep(0.1, 0.0, 0.9, 0), unit_rows=True
+        )
+        return [f.index, kernels.largest(pre, 9).value, kernels.decode(f, W), kernels.latent_gradient(f, G, W), value]
+
+    try:
+        torch.set_num_threads(1)
+        one = everything()
+        torch.set_num_threads(3)
+        assert all(torch.equal(a, b) for a, b in zip(one, everything(), strict=True))
+    finally:
+        torch.set_num_threads(threads)
