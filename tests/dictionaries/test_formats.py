@@ -276,3 +276,20 @@ def test_broken_yaml_is_named(tmp_path, text):
     (folder / "config.yaml").write_text(text)
     with pytest.raises(ValueError, match=r"config\.yaml"):
         load_dictionary(folder)
+
+
+def test_layers_that_disagree_are_refused(tmp_path):
+    save_dictionary(make("clt"), tmp_path / "c", format="circuit-tracer")
+    path = tmp_path / "c" / "W_enc_2.safetensors"
+    save_file({k: v for k, v in load_file(path).items() if "threshold" not in k}, path)
+    with pytest.raises(ValueError, match="none in layer 2"):
+        load_dictionary(tmp_path / "c")
+    save_dictionary(make("skip-clt"), tmp_path / "g", format="gemma-scope-2")
+    path = tmp_path / "g" / "params_layer_1.safetensors"
+    save_file({k: v for k, v in load_file(path).items() if "skip" not in k}, path)
+    with pytest.raises(ValueError, match=r"affine_skip_connection|skip in some layers"):
+        load_dictionary(tmp_path / "g")
+    save_dictionary(make(activation="topk"), tmp_path / "s", format="sparsify")
+    _json(tmp_path / "s" / "cfg.json", k=10**6)
+    with pytest.raises(ValueError, match="one of them is another dictionary's"):
+        load_dictionary(tmp_path / "s", sites="L1.resid_post")

@@ -56,6 +56,21 @@ def test_products_agree(bar):
         assert ours.shape == other.shape and torch.allclose(ours, other, rtol=1e-5, atol=1e-5), name
 
 
+@pytest.mark.parametrize("levels", [1, 2, 5])
+@pytest.mark.parametrize("own_base", [True, False])
+def test_nested_prefixes_agree_with_autograd(levels, own_base):
+    g = torch.Generator().manual_seed(4)
+    written, y = torch.randn(50, levels, 33, generator=g), torch.randn(50, 33, generator=g)
+    base, w = torch.randn(*((50, 33) if own_base else (33,)), generator=g), torch.rand(levels, generator=g, dtype=torch.float64)
+    leaf, start = written.double().requires_grad_(), base.double().requires_grad_()
+    error = leaf.cumsum(1) + (start[:, None] if own_base else start) - y.double()[:, None]
+    (w[None, :, None] * error.square()).sum().div(50).backward()
+    for module in (cpu, reference):
+        G, last = module.prefix_errors(written.clone(), base, y, w)
+        assert torch.allclose(G.double(), leaf.grad, atol=1e-5) and torch.allclose(last.double(), error[:, -1], atol=1e-5)
+        assert torch.allclose(G[:, 0].double() if own_base else G[:, 0].double().sum(0), start.grad, atol=1e-5)
+
+
 @pytest.mark.parametrize("unit_rows", [True, False])
 @pytest.mark.parametrize("beta1", [0.0, 0.9])
 @pytest.mark.parametrize("clip", [0.0, 1.0])

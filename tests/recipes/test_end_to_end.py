@@ -82,5 +82,17 @@ def test_thresholds_are_set_to_the_target(subject, sequences):
 
 
 def test_what_it_cannot_do_is_said(subject, sequences):
-    with pytest.raises(ValueError, match="takes JumpReLU dictionaries of one site"):
+    with pytest.raises(ValueError, match=r"takes JumpReLU dictionaries, .* this one is TopK"):
         finetune(subject, dictionary(activation=TopK(5)), sequences)
+
+
+def test_silent_latents_do_not_stop_it_and_nonsense_does(subject, sequences):
+    d = dictionary()
+    silent = Dictionary(d.config, d.tensors() | {"threshold": torch.full((96,), 1e9)})
+    tuned, losses = finetune(subject, silent, sequences.part(0, 3), EndToEnd(lr=0.01))
+    assert len(losses) == 3 and torch.isfinite(tuned.b_dec).all()
+    huge = Dictionary(d.config, d.tensors() | {"b_dec": torch.full((32,), 1e30)})
+    with pytest.raises(ValueError, match=r"at sequence 1 of 3 the loss is no number"):
+        finetune(subject, huge, sequences.part(0, 3), EndToEnd())
+    with pytest.raises(ValueError, match="lr"):
+        EndToEnd(lr=float("nan"))

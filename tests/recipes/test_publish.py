@@ -71,3 +71,26 @@ def test_two_dictionaries_of_one_place_keep_apart(make_dictionary, workspace):
     save_dictionary(make_dictionary(seed=5), workspace / "dictionaries" / "other")
     folder = prepare(workspace, workspace / "publish", title="x")
     assert len(list(folder.glob("*/*/config.json"))) == 3 and "3 sparse dictionaries" in (folder / "README.md").read_text()
+
+
+def test_two_members_of_one_site_keep_the_folders_that_the_run_gave_them(make_dictionary, tmp_path):
+    from safetensors.torch import load_file
+
+    work, members = tmp_path / "w", [{"name": "zed"}, {"name": "alpha"}]  # the run's order is not the alphabet's
+    (work / "dictionaries").mkdir(parents=True)
+    (work / "recipe.json").write_text(json.dumps({"recipe": {"training": {"members": members}}}))
+    for m in members:
+        save_dictionary(make_dictionary(seed=len(m["name"])), work / "dictionaries" / m["name"])
+    save_dictionary(make_dictionary(seed=9), work / "dictionaries" / ".zed.x.partial")  # what a killed process left
+    folder = prepare(work, tmp_path / "p", title="t")
+    found = sorted(p.parent for p in folder.glob("*/*/params.safetensors"))
+    assert [p.name.endswith("_alpha") for p in found] == [False, True]
+    weights = [load_file(p / "params.safetensors")["w_dec"] for p in found]
+    assert all(weights[i].equal(make_dictionary(seed=len(m["name"])).W_dec.detach()) for i, m in enumerate(members))
+
+
+def test_a_licence_is_yaml_whatever_it_says(workspace, tmp_path):
+    import yaml
+
+    card = (prepare(workspace, tmp_path / "p", title="t", licence="mine: [") / "README.md").read_text()
+    assert yaml.safe_load(card.split("---")[1])["license"] == "mine: ["

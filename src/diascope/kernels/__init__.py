@@ -16,8 +16,8 @@ from diascope.kernels.latents import SparseLatents, from_flat, merged
 from diascope.kernels.reference import AdamStep
 
 __all__ = [
-    "AdamStep", "SparseLatents", "adam", "decode", "from_flat", "largest", "latent_gradient", "merged", "select_above",
-    "weight_gradient",
+    "AdamStep", "SparseLatents", "adam", "decode", "from_flat", "largest", "latent_gradient", "merged", "prefix_errors",
+    "select_above",     "weight_gradient",
 ]  # fmt: skip
 
 
@@ -76,6 +76,15 @@ def latent_gradient(latents: SparseLatents, gradient: Tensor, weight: Tensor) ->
 def weight_gradient(latents: SparseLatents, gradient: Tensor) -> Tensor:
     """f^T G: [S, d] of latents [B, S] and gradient [B, d]."""
     return _for(latents.value, gradient).weight_gradient(latents, gradient)  # type: ignore[no-any-return]
+
+
+def prefix_errors(written: Tensor, base: Tensor, target: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradient and error of nested prefixes, of what each of their P segments writes [B, P, d]; `written` is used up.
+
+    y_hat_p = base + the segments up to p, base [d] or [B, d]; loss = sum_p w_p |y_hat_p - target|^2 / B. Returns the loss's
+    derivative in each segment's output [B, P, d] (in the first: in base), and the error of the longest prefix [B, d].
+    """
+    return _for(written, base, target).prefix_errors(written, base, target, weights)  # type: ignore[no-any-return]
 
 
 def adam(

@@ -259,6 +259,34 @@ def weight_gradient(latents: SparseLatents, gradient: Tensor) -> Tensor:
     return _summed(into, row, entry, G)
 
 
+@_compiled
+def _prefix_errors(written, base, step, target, scale, last):
+    """`step` is 1 where every row has a base of its own, 0 where all share the first."""
+    n, P, d = written.shape
+    for b in range(n):
+        error, y, b0 = last[b], target[b], base[b * step]
+        for c in range(d):
+            error[c] = b0[c] - y[c]
+        for p in range(P):
+            segment, w = written[b, p], scale[p]
+            for c in range(d):
+                error[c] += segment[c]
+                segment[c] = w * error[c]
+        for p in range(P - 2, -1, -1):
+            segment, longer = written[b, p], written[b, p + 1]
+            for c in range(d):
+                segment[c] += longer[c]
+
+
+def prefix_errors(written: Tensor, base: Tensor, target: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """As `reference.prefix_errors`, in one pass."""
+    G, b, y = _array(written), _array(base.reshape(-1, base.shape[-1])), _array(target)
+    scale = _array((2 / len(y) * weights).to(written))
+    step, last = int(base.ndim == 2), np.empty_like(y)
+    _spread(lambda i, j: _prefix_errors(G[i:j], b[i * step :], step, y[i:j], scale, last[i:j]), len(y), 16)
+    return torch.from_numpy(G), torch.from_numpy(last)
+
+
 # -- the optimiser
 @_compiled
 def _adam(value, gradient, second, first, lr, beta1, beta2, scale1, scale2, clip, epsilon, unit_rows):

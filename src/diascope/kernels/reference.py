@@ -87,6 +87,17 @@ def weight_gradient(latents: SparseLatents, gradient: Tensor) -> Tensor:
     return F.embedding_bag(latents.rows[order], gradient, start[:-1], mode="sum", per_sample_weights=value)
 
 
+def prefix_errors(written: Tensor, base: Tensor, target: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradient and error of nested prefixes, of what each of their P segments writes [B, P, d]; `written` is used up.
+
+    y_hat_p = base + the segments up to p, base [d] or [B, d]; loss = sum_p w_p |y_hat_p - target|^2 / B. Returns the loss's
+    derivative in each segment's output [B, P, d] (in the first: in base), and the error of the longest prefix [B, d].
+    """
+    error = written.cumsum(1) + (base[:, None] if base.ndim == 2 else base) - target[:, None]
+    gradient = (2 / len(target)) * weights.to(error)[None, :, None] * error
+    return gradient.flip(1).cumsum(1).flip(1), error[:, -1]
+
+
 def adam(
     value: Tensor, gradient: Tensor, second: Tensor, first: Tensor | None, step: AdamStep, *, unit_rows: bool = False
 ) -> None:

@@ -14,6 +14,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from diascope.dictionaries import Dictionary, load_dictionary, save_dictionary
 from diascope.dictionaries.formats import FORMATS
 from diascope.dictionaries.formats.gemma_scope_2 import folder_name
@@ -78,7 +80,7 @@ def model_card(found: dict[str, Dictionary], title: str, licence: str) -> str:
     """The README.md of a repository, with the front matter that hubs read."""
     models = sorted({hub_name(d.config.model) for d in found.values()})
     corpora = {json.dumps(d.provenance.get("corpus") or {}, sort_keys=True) for d in found.values()}
-    front = ["---", f"license: {json.dumps(licence)}", "library_name: diascope", "tags: [sparse-autoencoder, transcoder, interpretability]",
+    front = ["---", yaml.safe_dump({"license": licence}).strip(), "library_name: diascope", "tags: [sparse-autoencoder, transcoder, interpretability]",
              f"base_model: {models[0] if len(models) == 1 else models}", "---"]  # fmt: skip
     lines = [*front, f"# {title}", "", f"{len(found)} sparse dictionaries of {', '.join(models)}, trained with diascope.", "",
              "## Numbers", *_table(found), "", _definitions(found), "", "## Loading", "```python", "import diascope",

@@ -24,7 +24,17 @@ from torch import Tensor
 
 from diascope import rng
 from diascope.dictionaries import DictionaryConfig
-from diascope.kernels import AdamStep, SparseLatents, adam, decode, from_flat, latent_gradient, select_above, weight_gradient
+from diascope.kernels import (
+    AdamStep,
+    SparseLatents,
+    adam,
+    decode,
+    from_flat,
+    latent_gradient,
+    prefix_errors,
+    select_above,
+    weight_gradient,
+)
 from diascope.training.nesting import Levels
 from diascope.training.recipe import MemberRecipe, TrainingRecipe
 from diascope.training.rules import RULES, Gradients
@@ -196,11 +206,9 @@ class Member:
         ends, weights = self.levels.at(step)
         parts = [f.part(b.latents.start, b.latents.stop) for b in self.blocks]
         segments = [_segments(part, end) for part, end in zip(parts, ends, strict=True)]
-        y_hat = self._decoded(segments, B, len(weights)).cumsum(1) + (base[:, None] if base.ndim == 2 else base)
-        error = y_hat - y[:, None]
-        G = (2 / B) * weights.to(error)[None, :, None] * error
-        total = G.sum(1)
-        G = G.flip(1).cumsum(1).flip(1).reshape(B * len(weights), -1)
+        G, error = prefix_errors(self._decoded(segments, B, len(weights)), base, y, weights)
+        total = G[:, 0]  # every prefix begins with the first segment
+        G = G.reshape(B * len(weights), -1)
         df = self._latent_gradient(segments, G, near)
 
         def frozen(v: Tensor) -> Tensor:
@@ -218,12 +226,12 @@ class Member:
                 grads[f"skip.{g}"] = x[:, b.reads].t() @ total[:, b.skips]
         dead = self._count(near.index[active], B)
         if self.run.aux_coefficient and int(dead.sum()) >= self.run.aux_k:
-            self._auxiliary(pres, dead, xc, -error[:, -1], grads)
+            self._auxiliary(pres, dead, xc, -error, grads)
         self._update(grads, learning_rate(self.run, step, steps), step)
         l0 = float(active.sum()) / B
         self.rule.after(l0)
         variance = (y - y.mean(0)).square().sum()
-        fvu = float(error[:, -1].square().sum() / variance)
+        fvu = float(error.square().sum() / variance)
         return StepStats(fvu, l0, self.rule.guess, int(dead.sum()), self.rule.weight)
 
     def _count(self, fired: Tensor, rows: int) -> Tensor:
