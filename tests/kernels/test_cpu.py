@@ -47,6 +47,13 @@ def test_what_is_not_a_number_is_not_selected():
     assert cpu.select_above(pre, 0.5).index.tolist() == [1, 2]
 
 
+def test_bfloat16_is_searched_as_what_it_says():
+    pre = case(0, rows=300, width=700)[0].bfloat16()
+    assert same(cpu.select_above(pre, 1.3), reference.select_above(pre.float(), 1.3))
+    assert same(cpu.largest(pre, 9), cpu.largest(pre.float(), 9))
+    assert same(kernels.select_above(pre, 1.3), reference.select_above(pre, 1.3))
+
+
 @pytest.mark.parametrize("bar", [0.5, 1.9, 99.0])
 def test_products_agree(bar):
     pre, W, G = case(1)

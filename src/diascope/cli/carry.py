@@ -59,7 +59,7 @@ class Publish:
     repository: str = ""
     """Where to push: owner/name; not needed with --dry-run."""
     target: Path | None = None
-    """Folder to write; it must not exist. Default: WORKSPACE/publish."""
+    """Folder to write; it must not exist, or be one prepared before, which is then pushed. Default: WORKSPACE/publish."""
     title: str = "Sparse dictionaries"
     """Title of the model card."""
     author: str = ""
@@ -79,13 +79,11 @@ class Publish:
             raise ValueError("say where to push (--repository owner/name), or only prepare the folder (--dry-run)")
         if not self.dry_run:
             repository_name(self.repository)  # a wrong name is said before anything is written
-        folder = prepare(
-            self.workspace,
-            self.target or self.workspace / "publish",
-            title=self.title,
-            licence=self.licence,
-            author=self.author,
-        )
-        out.print(f"prepared {folder}: README.md, CITATION.bib and the folders", markup=False)
+        folder = self.target or self.workspace / "publish"
+        if not self.dry_run and (folder / "README.md").is_file():
+            out.print(f"{folder} was prepared before: it goes as it is (to make it anew, delete it)", markup=False)
+        else:
+            prepare(self.workspace, folder, title=self.title, licence=self.licence, author=self.author)
+            out.print(f"prepared {folder}: README.md, CITATION.bib and the folders", markup=False)
         if not self.dry_run:
             out.print(f"pushed to {publish(folder, self.repository, private=not self.public)}", markup=False)

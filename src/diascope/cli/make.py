@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from diascope.cli.terminal import carry_out, ends, explore, out
+from diascope.cli.terminal import carry_out, ends, explore, out, pair
 from diascope.config import within
 from diascope.progress import Bars
 
@@ -82,11 +82,13 @@ class Train:
     def run(self) -> None:
         from diascope.recipes.gemma_scope_2 import small
         from diascope.recipes.run import RunRecipe
-        from diascope.sites import Site
 
-        pairs = tuple((a, b or a) for a, _, b in (s.partition(":") for s in self.site))
-        pairs = tuple((str(Site.parse(a)), str(Site.parse(b))) for a, b in pairs)
-        if not pairs or len({a == b for a, b in pairs}) != len(pairs):
+        pairs = tuple(pair(s) for s in self.site)
+        if not pairs:
+            raise ValueError(
+                "--site needs at least one site, such as L12.resid_post, or a pair, such as L12.mlp_in:L12.mlp_out"
+            )
+        if len({a == b for a, b in pairs}) != len(pairs):
             raise ValueError(
                 "this command trains one SAE, one transcoder, or one of each; call it again with another --workspace"
             )

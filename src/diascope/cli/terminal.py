@@ -21,11 +21,11 @@ def ends(sites: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]] | No
     """("L1.mlp_in:L1.mlp_out",) as (sites in, sites out); several pairs side by side; None where nothing is said."""
     if not sites:
         return None
-    pairs = [_pair(s) for entry in sites for s in entry.split(",")]
+    pairs = [pair(s) for entry in sites for s in entry.split(",")]
     return tuple(a for a, _ in pairs), tuple(b for _, b in pairs)
 
 
-def _pair(text: str) -> tuple[str, str]:
+def pair(text: str) -> tuple[str, str]:
     """ "L1.mlp_in:L1.mlp_out" as two sites; "chat:L1.resid_post", a site with its model, as one."""
     from diascope.sites import Site
 

@@ -21,8 +21,8 @@ __all__ = [
 ]  # fmt: skip
 
 
-def _for(*tensors: Tensor) -> Any:
-    return cpu if cpu.fits(*tensors) else reference
+def _for(*tensors: Tensor, half: bool = False) -> Any:
+    return cpu if cpu.fits(*tensors, half=half) else reference
 
 
 def _attached(found: SparseLatents, pre_acts: Tensor) -> SparseLatents:
@@ -31,15 +31,18 @@ def _attached(found: SparseLatents, pre_acts: Tensor) -> SparseLatents:
 
 
 def select_above(pre_acts: Tensor, threshold: Tensor | float) -> SparseLatents:
-    """The entries of pre_acts [B, S] that lie strictly above `threshold` (a number or [S]); differentiable in pre_acts."""
+    """The entries of pre_acts [B, S] that lie strictly above `threshold` (a number or [S]); differentiable in pre_acts.
+
+    Values of bfloat16 pre-activations come in fp32.
+    """
     bars = (threshold,) if isinstance(threshold, Tensor) else ()
-    found = _for(pre_acts, *bars).select_above(pre_acts.detach(), threshold)
+    found = _for(pre_acts, *bars, half=True).select_above(pre_acts.detach(), threshold)
     return _attached(found, pre_acts)
 
 
 def largest(pre_acts: Tensor, k: int) -> SparseLatents:
     """The k largest positive entries of each row of pre_acts [B, S]; differentiable in pre_acts."""
-    return _attached(_for(pre_acts).largest(pre_acts.detach(), k), pre_acts)
+    return _attached(_for(pre_acts, half=True).largest(pre_acts.detach(), k), pre_acts)
 
 
 class _Decode(torch.autograd.Function):

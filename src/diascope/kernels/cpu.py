@@ -30,9 +30,10 @@ def _compiled(f: Callable[..., Any]) -> Callable[..., Any]:
     return numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz", "arcp"}, error_model="numpy")(f)
 
 
-def fits(*tensors: Tensor) -> bool:
-    """Whether these kernels take such tensors: fp32 in main memory."""
-    return all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
+def fits(*tensors: Tensor, half: bool = False) -> bool:
+    """Whether these kernels take such tensors: fp32 in main memory, with `half` also bfloat16."""
+    kinds = (torch.float32, torch.bfloat16) if half else (torch.float32,)
+    return all(t.device.type == "cpu" and t.dtype in kinds for t in tensors)
 
 
 @cache
@@ -142,20 +143,27 @@ def _largest(pre, k, counts, index, value):
     return at
 
 
+@_compiled
+def _widened(bits):
+    """bfloat16 numbers, given as their bits, in fp32: the same bits with sixteen zeros behind them."""
+    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+
+
 def _selected(pre_acts: Tensor, per_row: int, search: Callable[..., Any]) -> SparseLatents:
     """Latents found block by block of rows by `search(pre, counts, index, value)`, at most `per_row` in each."""
-    pre = _array(pre_acts)
+    half = pre_acts.dtype == torch.bfloat16
+    pre = _array(pre_acts.view(torch.uint16) if half else pre_acts)
     n, S = pre.shape
     counts = np.zeros(n, np.int64)
 
     def block(a: int, b: int) -> list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
         found = []
-        step = max(1, LARGEST_BLOCK // max(per_row, 1))
+        step = max(1, (LARGEST_BLOCK // 64 // S) if half else LARGEST_BLOCK // max(per_row, 1))
         for c in range(a, b, step):
             d = min(b, c + step)
             # pages that are not written take no memory
             index, value = np.empty((d - c) * per_row, np.int64), np.empty((d - c) * per_row, np.float32)
-            at = search(pre[c:d], counts[c:d], index, value)
+            at = search(_widened(pre[c:d]) if half else pre[c:d], counts[c:d], index, value)
             found.append((index[:at].copy(), value[:at].copy()))
         return found
 

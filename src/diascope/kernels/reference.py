@@ -49,11 +49,13 @@ class AdamStep:
 
 def select_above(pre_acts: Tensor, threshold: Tensor | float) -> SparseLatents:
     """The entries of pre_acts [B, S] that lie strictly above `threshold` (a number or [S])."""
+    pre_acts = pre_acts.float() if pre_acts.dtype == torch.bfloat16 else pre_acts
     return from_flat(pre_acts, (pre_acts > threshold).view(-1).nonzero().squeeze(1))
 
 
 def largest(pre_acts: Tensor, k: int) -> SparseLatents:
     """The k largest positive entries of each row of pre_acts [B, S]; differentiable in pre_acts."""
+    pre_acts = pre_acts.float() if pre_acts.dtype == torch.bfloat16 else pre_acts
     top = pre_acts.topk(min(k, pre_acts.shape[1]), dim=1)
     columns, order = top.indices.sort(1)
     flat = columns + torch.arange(len(pre_acts), device=pre_acts.device)[:, None] * pre_acts.shape[1]

@@ -117,6 +117,8 @@ class Index:
         self.meta: dict[str, Any] = read_json(folder / "index.json")
         if self.meta.get("format") != FORMAT:
             raise ValueError(f"{folder} has format {self.meta.get('format')!r}, this version reads {FORMAT}: build it again")
+        if not isinstance(self.meta.get("model"), str):
+            raise ValueError(f"{folder}/index.json does not name its model: build it again")
         self.tokens = _array(folder / "corpus" / "tokens.npy", lambda p: np.load(p, mmap_mode="r"))
         strings = read_json(folder / "corpus" / "strings.json")
         self.strings: dict[int, str] = {int(k): v for k, v in strings.items()}

@@ -121,8 +121,8 @@ def reading(path: str | Path, way_out: str = "fetch it or write it again") -> It
         yield
     except FileNotFoundError as error:
         raise ValueError(f"{error.filename or path} is missing or cannot be opened: {way_out}") from error
-    except (IsADirectoryError, PermissionError) as error:
-        raise ValueError(f"{error.filename or path} cannot be read ({error.strerror}): {way_out}") from error
+    except OSError as error:
+        raise ValueError(f"{error.filename or path} cannot be read ({error.strerror or error}): {way_out}") from error
     except _DAMAGE as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path} is damaged or of another version ({type(error).__name__}: {reason}): {way_out}") from error

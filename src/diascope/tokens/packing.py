@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from diascope import rng
+from diascope.config import within
 from diascope.models import Model, render
 from diascope.models.chat import PREFIX
 from diascope.tokens.corpora import Corpus, Document
@@ -61,6 +62,7 @@ def pack(model: Model, documents: Sequence[Document], *, context: int, max_token
 
     Raises ValueError when the documents hold no piece of at least 16 tokens.
     """
+    within("context", context, 2 * SHORTEST, 2**20, "tokens a sequence")
     pieces = _pieces(model, documents, context, max_tokens, seed)
     if not pieces:
         raise ValueError(f"no document has {SHORTEST} tokens or more: there is nothing to pack")

@@ -36,6 +36,7 @@ from diascope.kernels import (
     weight_gradient,
 )
 from diascope.training.nesting import Levels
+from diascope.training.pre_acts import PreActivations
 from diascope.training.recipe import MemberRecipe, TrainingRecipe
 from diascope.training.rules import RULES, Gradients
 from diascope.training.schedule import learning_rate, pressure
@@ -158,11 +159,10 @@ class Member:
     def _shrink(self, x: Tensor, y: Tensor) -> None:
         """Scale the encoder so that the first reconstruction has its best length: random latents overshoot many times."""
         pres = self._pres(self._seen(x))
-        k = 4 * round(self.recipe.l0_target) * len(x)
-        entries = torch.cat([p.flatten() for p in pres])
+        k, entries = 4 * round(self.recipe.l0_target) * len(x), pres.total()
         bar = max(float(torch.topk(entries, min(k, len(entries)), sorted=False).values.min()), 0.0)
         first = torch.zeros_like(y)
-        for b, pre, D in zip(self.blocks, pres, self.decoders, strict=True):
+        for b, pre, D in zip(self.blocks, pres.dense, self.decoders, strict=True):
             first[:, b.writes] += decode(select_above(pre, bar), D)
         best = float((first * (y - self._base(x))).sum() / first.square().sum().clamp_min(1e-12))
         for tensor in (*self.encoders, self.params["b_enc"]):
@@ -172,9 +172,22 @@ class Member:
     def _seen(self, x: Tensor) -> Tensor:
         return x - self.params["b_dec"] if self.centred else x
 
-    def _pres(self, xc: Tensor) -> list[Tensor]:
-        b_enc = self.params["b_enc"]
-        return [torch.addmm(b_enc[b.latents], xc[:, b.reads], E.t()) for b, E in zip(self.blocks, self.encoders, strict=True)]
+    def _pres(self, xc: Tensor, dtype: torch.dtype | None = None) -> PreActivations:
+        """The encoder product, in `dtype` or else exact in the parameters' own precision."""
+        b_enc, pairs = self.params["b_enc"], list(zip(self.blocks, self.encoders, strict=True))
+        if dtype is None:
+            return PreActivations([torch.addmm(b_enc[b.latents], xc[:, b.reads], E.t()) for b, E in pairs])
+        bias, x = b_enc.to(dtype), xc.to(dtype)
+        dense = [torch.addmm(bias[b.latents], x[:, b.reads], E.to(dtype).t()) for b, E in pairs]
+        return PreActivations(dense, lambda near: self._exact(near, xc))
+
+    def _exact(self, near: SparseLatents, xc: Tensor) -> Tensor:
+        """The pre-activations of some entries [nnz], in the parameters' own precision."""
+        parts = [near.part(b.latents.start, b.latents.stop) for b in self.blocks]
+        found = [
+            latent_gradient(p, _columns(xc, b.reads), E) for p, b, E in zip(parts, self.blocks, self.encoders, strict=True)
+        ]
+        return self._whole(near, found) + self.params["b_enc"][near.index]
 
     def _base(self, x: Tensor) -> Tensor:
         """What is written without any latent: b_dec [d_out], or with a skip [B, d_out]."""
@@ -187,8 +200,8 @@ class Member:
             y[:, b.skips] += x[:, b.reads] @ A
         return y
 
-    def pre_acts(self, x: Tensor) -> Iterator[list[Tensor]]:
-        """Pre-activations of raw rows x [n, d_in] a chunk and block, for calibration."""
+    def pre_acts(self, x: Tensor) -> Iterator[PreActivations]:
+        """Pre-activations of raw rows x [n, d_in] a chunk, for calibration."""
         for chunk in x.split(1024):
             yield self._pres(self._seen(chunk / self.scale_in))
 
@@ -198,7 +211,7 @@ class Member:
         x, y = x / self.scale_in, y / self.scale_out
         B, now = len(x), pressure(self.run, step, steps)
         xc, base = self._seen(x), self._base(x)
-        pres = self._pres(xc)
+        pres = self._pres(xc, torch.bfloat16 if self.run.product == "bfloat16" else None)
         near = self.rule.select(pres, now)
         value, active = self.rule.values(near)
         f = near.with_values(value)
@@ -226,7 +239,7 @@ class Member:
                 grads[f"skip.{g}"] = x[:, b.reads].t() @ total[:, b.skips]
         dead = self._count(near.index[active], B)
         if self.run.aux_coefficient and int(dead.sum()) >= self.run.aux_k:
-            self._auxiliary(pres, dead, xc, -error, grads)
+            self._auxiliary(pres.dense, dead, xc, -error, grads)
         self._update(grads, learning_rate(self.run, step, steps), step)
         l0 = float(active.sum()) / B
         self.rule.after(l0)
@@ -254,10 +267,14 @@ class Member:
         found = [
             latent_gradient(s, _columns(G, b.writes), D) for s, b, D in zip(segments, self.blocks, self.decoders, strict=True)
         ]
-        if len(found) == 1:
-            return found[0]
+        return self._whole(near, found)
+
+    def _whole(self, near: SparseLatents, parts: list[Tensor]) -> Tensor:
+        """One number for each entry of `near` [nnz], from those of each block."""
+        if len(parts) == 1:
+            return parts[0]
         out = torch.empty_like(near.value)
-        for b, part in zip(self.blocks, found, strict=True):
+        for b, part in zip(self.blocks, parts, strict=True):
             out[(near.index >= b.latents.start) & (near.index < b.latents.stop)] = part
         return out
 
@@ -283,6 +300,7 @@ class Member:
             columns, order = which[top.indices].sort(1)
             flat = (columns + torch.arange(len(pre))[:, None] * pre.shape[1]).reshape(-1)
             f = from_flat(pre, flat[top.values.gather(1, order).reshape(-1) > 0])
+            f = f.with_values(f.value.to(D.dtype))
             G = 2 * weight * (decode(f, D) - residual[:, b.writes])
             grads[f"decoder.{g}"] += weight_gradient(f, G)
             slope = latent_gradient(f, G, D)

@@ -137,6 +137,8 @@ class TrainingRecipe:
     """Steps over which the sparsity pressure rises (a penalty's weight; k of TopK and BatchTopK falls from 4 times its target)."""
     theta_start: float = 0.001
     """Starting threshold of JumpReLU, in units of scaled activations."""
+    product: str = "float32"
+    """Precision of the encoder product: "bfloat16" finds candidates by it and computes their values again in fp32."""
     aux_coefficient: float = 1 / 32
     """Weight of the auxiliary loss: dead latents reconstruct the (detached) residual (Gao et al. 2024)."""
     aux_k: int = 256
@@ -163,6 +165,8 @@ class TrainingRecipe:
                     raise ValueError(
                         f"{m.name} starts from the member {name!r}, which must exist and begin earlier than it does"
                     )
+        if self.product not in ("float32", "bfloat16"):
+            raise ValueError(f"product is float32 or bfloat16, not {self.product!r}")
         if self.decoder_start not in ("he", "rows"):
             raise ValueError(f"decoder_start is he or rows, not {self.decoder_start!r}")
         for name, low, high in (

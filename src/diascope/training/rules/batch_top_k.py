@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from diascope.kernels import SparseLatents
+from diascope.training.pre_acts import PreActivations
 from diascope.training.recipe import MemberRecipe, TrainingRecipe
-from diascope.training.rules.rule import Rule, above, scaled_thresholds
+from diascope.training.rules.rule import Rule, scaled_thresholds
 
 
 class BatchTopKRule(Rule):
@@ -23,13 +23,13 @@ class BatchTopKRule(Rule):
         super().__init__(recipe, run)
         self.theta = torch.zeros(recipe.d_sae)
 
-    def select(self, pres: list[Tensor], now: float) -> SparseLatents:
-        k = round(self.aim(now)) * len(pres[0])
-        near = above(pres, self.guess * 0.9)
+    def select(self, pres: PreActivations, now: float) -> SparseLatents:
+        k = round(self.aim(now)) * len(pres)
+        near = pres.above(self.guess * 0.9)
         if len(near.index) < k or len(near.index) > 4 * k:  # the guess was off: make another from these pre-activations
-            near = above(pres, _guess(pres, k))
+            near = pres.above(pres.guess(round(1.5 * k)))
             if len(near.index) < k:  # and where that fails too, take everything positive
-                near = above(pres, 0.0)
+                near = pres.above(0.0)
         if len(near.index) > k:
             bar = torch.topk(near.value, k, sorted=False).values.min()
             self.guess = float(bar)
@@ -40,7 +40,7 @@ class BatchTopKRule(Rule):
         self.guess = float(theta.median())
         return b_enc
 
-    def calibrate(self, pres: Callable[[], Iterator[list[Tensor]]], rows: int) -> float:
+    def calibrate(self, pres: Callable[[], Iterator[PreActivations]], rows: int) -> float:
         """The k-th largest pre-activation over the rows becomes every latent's threshold: the conversion to JumpReLU."""
         unit = torch.full_like(self.theta, max(self.guess, 1e-12))
         self.theta, before = scaled_thresholds(unit, pres, round(self.recipe.l0_target * rows))
@@ -48,11 +48,3 @@ class BatchTopKRule(Rule):
 
     def export(self, encoders: list[Tensor], b_enc: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
         return encoders, b_enc, self.theta
-
-
-def _guess(pres: list[Tensor], k: int) -> float:
-    """A bar that about 1.5 k entries pass, from every 61st entry; never below 0."""
-    stride = 61 if all(p.shape[1] % 61 for p in pres) else 1  # a stride that divides the width would see the same latents only
-    sample = np.concatenate([p.view(-1)[::stride].numpy() for p in pres])
-    keep = min(len(sample) - 1, int(1.5 * k / stride) + 1)
-    return max(0.0, float(-np.partition(-sample, keep)[keep]))

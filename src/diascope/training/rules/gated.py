@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from diascope.kernels import SparseLatents
+from diascope.training.pre_acts import PreActivations
 from diascope.training.recipe import MemberRecipe, TrainingRecipe
 from diascope.training.rules.relu import l1_slope
-from diascope.training.rules.rule import Gradients, Rule, above
+from diascope.training.rules.rule import Gradients, Rule
 from diascope.training.sparsity import Coefficient, Controller
 
 
@@ -40,8 +41,8 @@ class GatedRule(Rule):
         self.params["b_mag"].copy_(b_enc)
         return b_enc - theta
 
-    def select(self, pres: list[Tensor], now: float) -> SparseLatents:
-        return above(pres, 0.0)
+    def select(self, pres: PreActivations, now: float) -> SparseLatents:
+        return pres.above(0.0)
 
     def _magnitude(self, near: SparseLatents) -> tuple[Tensor, Tensor, Tensor]:
         j = near.index

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from diascope.dictionaries.activations import Activation, JumpReLU
 from diascope.kernels import SparseLatents
+from diascope.training.pre_acts import PreActivations
 from diascope.training.recipe import MemberRecipe, TrainingRecipe
-from diascope.training.rules.rule import Gradients, Rule, above, scaled_thresholds
+from diascope.training.rules.rule import Gradients, Rule, scaled_thresholds
 from diascope.training.sparsity import Coefficient, Controller, QuadraticL0
 
 
@@ -35,8 +36,8 @@ class JumpReLURule(Rule):
         self.params["theta"].copy_(theta)
         return b_enc
 
-    def select(self, pres: list[Tensor], now: float) -> SparseLatents:
-        return above(pres, (self.params["theta"].clamp_min_(0.0) - self._bandwidth / 2).clamp_min(0))
+    def select(self, pres: PreActivations, now: float) -> SparseLatents:
+        return pres.above((self.params["theta"].clamp_min_(0.0) - self._bandwidth / 2).clamp_min(0))
 
     def values(self, near: SparseLatents) -> tuple[Tensor, Tensor]:
         active = near.value > self.params["theta"][near.index]
@@ -57,7 +58,7 @@ class JumpReLURule(Rule):
         dtheta = torch.zeros_like(self.params["theta"]).index_add_(0, near.index, per_entry)
         return Gradients(torch.where(active, df, 0.0), params={"theta": dtheta})
 
-    def calibrate(self, pres: Callable[[], Iterator[list[Tensor]]], rows: int) -> float:
+    def calibrate(self, pres: Callable[[], Iterator[PreActivations]], rows: int) -> float:
         """All thresholds are multiplied by one factor."""
         unit = self.params["theta"].clamp_min(1e-12)
         theta, before = scaled_thresholds(unit, pres, round(self.recipe.l0_target * rows))

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from diascope.dictionaries.activations import Activation, ReLU
 from diascope.kernels import SparseLatents
-from diascope.training.rules.rule import Gradients, Rule, above
+from diascope.training.pre_acts import PreActivations
+from diascope.training.rules.rule import Gradients, Rule
 from diascope.training.sparsity import Coefficient, Controller
 
 
@@ -18,8 +19,8 @@ class ReLURule(Rule):
 
     takes = (Controller, Coefficient)
 
-    def select(self, pres: list[Tensor], now: float) -> SparseLatents:
-        return above(pres, 0.0)
+    def select(self, pres: PreActivations, now: float) -> SparseLatents:
+        return pres.above(0.0)
 
     def gradients(
         self, near: SparseLatents, active: Tensor, df: Tensor, now: float, frozen: Callable[[Tensor], Tensor]

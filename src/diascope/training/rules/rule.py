@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from diascope.dictionaries.activations import Activation, JumpReLU
-from diascope.kernels import SparseLatents, merged, select_above
+from diascope.kernels import SparseLatents
+from diascope.training.pre_acts import PreActivations
 from diascope.training.recipe import MemberRecipe, TrainingRecipe
 from diascope.training.sparsity import Sparsity
 
@@ -67,8 +68,8 @@ class Rule:
         return self.recipe.l0_target + (self.first - self.recipe.l0_target) * (1 - now)
 
     # -- a step
-    def select(self, pres: list[Tensor], now: float) -> SparseLatents:
-        """Candidates of the blocks' pre-activations [B, F]: all entries that are active or feel a gradient."""
+    def select(self, pres: PreActivations, now: float) -> SparseLatents:
+        """Candidates: all entries that are active or feel a gradient."""
         raise NotImplementedError
 
     def values(self, near: SparseLatents) -> tuple[Tensor, Tensor]:
@@ -87,10 +88,10 @@ class Rule:
             self.weight = self.sparsity.next(self.weight, l0, self.recipe.l0_target)
 
     # -- the end
-    def calibrate(self, pres: Callable[[], Iterator[list[Tensor]]], rows: int) -> float:
+    def calibrate(self, pres: Callable[[], Iterator[PreActivations]], rows: int) -> float:
         """Bring the mean L0 on calibration rows to the target, where thresholds can, and return the L0 before.
 
-        `pres()` gives the blocks' pre-activations of one chunk of rows after another.
+        `pres()` gives the pre-activations of one chunk of rows after another.
         """
         return sum(float(self.values(self.select(p, 1.0))[1].sum()) for p in pres()) / rows
 
@@ -104,20 +105,13 @@ class Rule:
         return JumpReLU()
 
 
-def above(pres: list[Tensor], bar: float | Tensor) -> SparseLatents:
-    """The entries of all blocks strictly above `bar`: a number, or one a latent [S]."""
-    sizes = [p.shape[1] for p in pres]
-    bars = bar.split(sizes) if isinstance(bar, Tensor) else [bar] * len(pres)
-    return merged([select_above(p, b) for p, b in zip(pres, bars, strict=True)], sum(sizes))
-
-
-def scaled_thresholds(unit: Tensor, pres: Callable[[], Iterator[list[Tensor]]], k: int) -> tuple[Tensor, int]:
+def scaled_thresholds(unit: Tensor, pres: Callable[[], Iterator[PreActivations]], k: int) -> tuple[Tensor, int]:
     """`unit` [S] times the factor at which k entries of all chunks pass it, and how many pass `unit` itself."""
 
     def ratios(least: float) -> Tensor:
         parts = []
         for chunk in pres():
-            near = above(chunk, least * unit)
+            near = chunk.above(least * unit)
             parts.append(near.value / unit[near.index])
         return torch.cat(parts)
 

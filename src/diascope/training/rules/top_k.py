@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from diascope.dictionaries.activations import Activation, TopK
-from diascope.kernels import SparseLatents, largest, merged
+from diascope.kernels import SparseLatents
+from diascope.training.pre_acts import PreActivations
 from diascope.training.rules.rule import Rule
 
 
@@ -14,10 +13,8 @@ class TopKRule(Rule):
 
     opening = 4.0
 
-    def select(self, pres: list[Tensor], now: float) -> SparseLatents:
-        k = round(self.aim(now))
-        near = merged([largest(p, k) for p in pres], sum(p.shape[1] for p in pres))
-        return near.strongest(k) if len(pres) > 1 else near
+    def select(self, pres: PreActivations, now: float) -> SparseLatents:
+        return pres.largest(round(self.aim(now)))
 
     @property
     def exported(self) -> Activation:

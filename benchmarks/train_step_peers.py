@@ -1,0 +1,90 @@
+"""Steps of peer libraries as released, for train_step.py: a name a line in, the seconds of one step a line out.
+
+    python train_step_peers.py BATCH D LATENTS L0 THREADS
+
+Needs sae-lens==6.54.12 and eai-sparsify==1.3.3. SAELens' step is its trainer's own (forward, backward, gradient clipping, Adam, counts of
+what fired), in fp32 and under its autocast option; sparsify's is its coder's forward and backward with Adam and its own removal
+of the parallel gradient and renormalisation, in fp32 and under torch.autocast as its trainer sets it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Step = Callable[[Tensor], object]
+
+
+def sae_lens(kind: str, autocast: bool, d: int, latents: int, l0: int, batch: int) -> Step:
+    from sae_lens.config import LoggingConfig, SAETrainerConfig
+    from sae_lens.saes import batchtopk_sae, jumprelu_sae, matryoshka_batchtopk_sae
+    from sae_lens.training.sae_trainer import SAETrainer
+
+    module, name, extra = {
+        "batchtopk": (batchtopk_sae, "BatchTopK", {"k": l0}),
+        "matryoshka": (
+            matryoshka_batchtopk_sae,
+            "MatryoshkaBatchTopK",
+            {"k": l0, "matryoshka_widths": [latents // n for n in (32, 16, 8, 4, 1)]},
+        ),
+        "jumprelu": (jumprelu_sae, "JumpReLU", {}),
+    }[kind]
+    config = getattr(module, f"{name}TrainingSAEConfig")(d_in=d, d_sae=latents, device="cpu", dtype="float32", **extra)
+    sae = getattr(module, f"{name}TrainingSAE")(config)
+    trainer = SAETrainer(
+        SAETrainerConfig(
+            total_training_samples=10**9, train_batch_size_samples=batch, lr=1e-5, lr_end=1e-6, lr_scheduler_name="constant",
+            lr_warm_up_steps=0, lr_decay_steps=0, device="cpu", autocast=autocast, logger=LoggingConfig(log_to_wandb=False),
+            dead_feature_window=10**9, n_batches_for_norm_estimate=1,
+        ),
+        sae,
+        iter([]),
+    )  # fmt: skip
+    return lambda x: trainer._train_step(sae=sae, sae_in=x)
+
+
+def sparsify(autocast: bool, d: int, latents: int, l0: int) -> Step:
+    from sparsify.config import SparseCoderConfig
+    from sparsify.sparse_coder import SparseCoder
+
+    coder = SparseCoder(d, SparseCoderConfig(num_latents=latents, k=l0), device="cpu", dtype=torch.float32)
+    adam = torch.optim.Adam(coder.parameters(), lr=1e-5)
+
+    def step(x: Tensor) -> None:
+        with torch.autocast("cpu", torch.bfloat16) if autocast else contextlib.nullcontext():
+            loss = coder(x).fvu
+        loss.backward()
+        coder.remove_gradient_parallel_to_decoder_directions()
+        adam.step()
+        adam.zero_grad()
+        coder.set_decoder_norm_to_unit_norm()
+
+    return step
+
+
+def main() -> None:
+    batch, d, latents, l0, threads = map(int, sys.argv[1:])
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    out, sys.stdout = sys.stdout, sys.stderr  # what libraries print stays out of the answers
+    steps: dict[str, Step] = {}
+    for dtype, autocast in (("fp32", False), ("bf16", True)):
+        for kind in ("batchtopk", "matryoshka", "jumprelu"):
+            steps[f"sae_lens-{kind} {dtype}"] = sae_lens(kind, autocast, d, latents, l0, batch)
+        steps[f"sparsify-topk {dtype}"] = sparsify(autocast, d, latents, l0)
+    x = torch.randn(batch, d) * torch.linspace(1, 5, d) ** -1
+    print(json.dumps(list(steps)), file=out, flush=True)
+    for line in sys.stdin:
+        began = time.perf_counter()
+        steps[line.strip()](x.clone())
+        print(time.perf_counter() - began, file=out, flush=True)
+
+
+if __name__ == "__main__":
+    main()
