@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from diascope.kernels import cpu, reference
-from diascope.kernels.latents import SparseLatents, from_flat, merged
+from diascope.kernels.latents import SparseLatents, merged
 from diascope.kernels.reference import AdamStep
 
 __all__ = [
-    "AdamStep", "SparseLatents", "adam", "decode", "from_flat", "largest", "latent_gradient", "merged", "prefix_errors",
+    "AdamStep", "SparseLatents", "adam", "decode", "largest", "latent_gradient", "merged", "prefix_errors",
     "select_above",     "weight_gradient",
 ]  # fmt: skip
 

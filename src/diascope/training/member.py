@@ -29,7 +29,7 @@ from diascope.kernels import (
     SparseLatents,
     adam,
     decode,
-    from_flat,
+    largest,
     latent_gradient,
     prefix_errors,
     select_above,
@@ -296,11 +296,8 @@ class Member:
             which = dead[b.latents].nonzero().squeeze(1)
             if not len(which):
                 continue
-            top = pre[:, which].topk(min(self.run.aux_k, len(which)), dim=1)
-            columns, order = which[top.indices].sort(1)
-            flat = (columns + torch.arange(len(pre))[:, None] * pre.shape[1]).reshape(-1)
-            f = from_flat(pre, flat[top.values.gather(1, order).reshape(-1) > 0])
-            f = f.with_values(f.value.to(D.dtype))
+            found = largest(pre[:, which], self.run.aux_k)
+            f = SparseLatents(found.start, which[found.index], found.value.to(D.dtype), len(D))
             G = 2 * weight * (decode(f, D) - residual[:, b.writes])
             grads[f"decoder.{g}"] += weight_gradient(f, G)
             slope = latent_gradient(f, G, D)
