@@ -109,6 +109,16 @@ def shares_over_documents(
     return Estimate(value, n, documents, max(0.0, value - error), min(1.0, value + error))
 
 
+def deviations(y: Tensor) -> Tensor:
+    """Standard deviation a dimension of rows y [n, d], infinite where it does not vary: divided by it, such a dimension counts nothing.
+
+    Gemma 3 has norm gains of exactly zero, so that an MLP's output may be constant in a dimension, where any error over its
+    deviation would be endless.
+    """
+    sd = y.std(0)
+    return torch.where(sd > 1e-6 * sd.square().mean().sqrt(), sd, torch.inf)
+
+
 def ridge(xx: Tensor, xy: Tensor, strength: float = 1e-4) -> Tensor:
     """argmin_A |Y - X A|^2 + strength * mean diagonal of X^T X * |A|^2, from xx = X^T X and xy = X^T Y of centred rows, float64."""
     xx = xx.double()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,14 +50,20 @@ def evaluation_table(name: str, card: Mapping[str, Any]) -> Group:
 
 
 def catalogue_table(cards: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Many dictionaries, one line each."""
-    table = Table(box=None, pad_edge=False)
+    """Many dictionaries, one line each; the width and L0 class that most of them share stand once, above."""
+    columns = [c for c in COLUMNS if c[0] in ("l0", "fvu", "fvu_standardised", "delta_ce", "dead")]
+    classes = Counter(m[0] for name in cards if (m := re.search(r"_width_[^_]+_l0_[^_]+", name)))
+    common = classes.most_common(1)[0][0] if classes else ""
+    table = Table(
+        box=None, pad_edge=False, title=Text(f"..{common}" if common else ""), title_justify="left", title_style="dim"
+    )
     table.add_column("", no_wrap=True)
-    for _, label in COLUMNS:
+    for _, label in columns:
         table.add_column(label, justify="right", no_wrap=True)
     for name, card in cards.items():
         own = card["metrics"]["dictionary"]
-        table.add_row(Text(name.replace("--", "/")), *(_value(own.get(key)) for key, _ in COLUMNS))
+        short = name.replace("--", "/").replace(common, "", 1)
+        table.add_row(Text(short), *(_value(own.get(key)) for key, _ in columns))
     return table
 
 

@@ -122,3 +122,14 @@ def test_controls_are_what_they_say(toy, rows, make_dictionary):
 def test_a_dictionary_of_another_width_is_refused(toy, sequences, make_dictionary):
     with pytest.raises(ValueError, match=r"width 16 at L2\.resid_post, but toy-gemma3_text has 32"):
         evaluate(toy, {"d": make_dictionary(d=16)}, sequences)
+
+
+def test_a_dimension_that_never_varies_counts_nothing():
+    from diascope.evals.run import _standardised
+
+    y = torch.randn(500, 8, generator=torch.Generator().manual_seed(0))
+    y_hat = y * 0.9
+    error, variance = _standardised(y, y_hat)
+    y[:, 3], y_hat[:, 3] = 7.0, 7.001
+    constant, around = _standardised(y, y_hat)
+    assert constant.sum() / around.sum() == pytest.approx(error.sum() / variance.sum(), rel=0.2)

@@ -20,6 +20,7 @@ from torch.nn.functional import cosine_similarity
 
 from diascope.dictionaries import Dictionary
 from diascope.evals.paired import Series, difference
+from diascope.numerics import deviations
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -96,7 +97,7 @@ def moved(
 def _series(d: Dictionary, x: Tensor, y: Tensor, documents: np.ndarray, mask: np.ndarray) -> Series:
     here = torch.from_numpy(mask)
     x, y = x[here], y[here].double()
-    error, centred, sd = y - d(x), y - y.mean(0), y.std(0).clamp_min(1e-12)
+    error, centred, sd = y - d(x), y - y.mean(0), deviations(y)
     raw, around, scaled, scaled_around = (v.square().sum(1).numpy() for v in (error, centred, error / sd, centred / sd))
     return Series(raw, around, scaled, scaled_around, documents[mask])
 

@@ -5,7 +5,7 @@
 | l0 | mean active latents a counted token |
 | fvu | sum |y - y_hat|^2 / sum |y - mu|^2, mu the global mean of the evaluation rows |
 | fvu_no_outliers | the same without tokens whose |y| exceeds 3 medians |
-| fvu_standardised | the same with every dimension divided by its own standard deviation |
+| fvu_standardised | the same with every dimension divided by its own standard deviation; constant ones left out |
 | delta_ce | mean CE with y_hat in place of y, minus mean CE of the clean model, in nats a predicted token |
 | recovered | (CE_mean - CE_spliced) / (CE_mean - CE_clean): the ablation is the mean vector |
 | kl, top1 | mean KL(clean || spliced) in nats; share of predictions whose most likely token is unchanged |
@@ -37,7 +37,7 @@ from diascope.evals.paired import Series, difference
 from diascope.evals.replace import Map, hidden_states, spliced
 from diascope.evals.text import EvalText, Losses
 from diascope.models import Model
-from diascope.numerics import Estimate, ratio_over_documents, shares_over_documents
+from diascope.numerics import Estimate, deviations, ratio_over_documents, shares_over_documents
 from diascope.storage.files import finite
 from diascope.tokens import Sequences
 
@@ -205,7 +205,7 @@ def _errors(y: Tensor, y_hat: Tensor, widths: tuple[int, ...]) -> tuple[np.ndarr
 
 def _standardised(y: Tensor, y_hat: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """The same with every dimension divided by its own deviation."""
-    mu, sd = y.double().mean(0), y.double().std(0).clamp_min(1e-12)
+    mu, sd = y.double().mean(0), deviations(y.double())
     return ((y - y_hat) / sd).square().sum(1).numpy(), ((y - mu) / sd).square().sum(1).numpy()
 
 

@@ -31,6 +31,7 @@ from diascope.edits import Edit
 from diascope.evals.run import check_fits
 from diascope.evals.text import EvalText
 from diascope.models import Model
+from diascope.numerics import deviations
 from diascope.tokens import Sequences, open_corpus, pack, split
 
 
@@ -128,7 +129,7 @@ def check_kind(d: Dictionary) -> None:
 def _deviation(text: EvalText, d: Dictionary) -> Tensor:
     """Standard deviation a dimension [d_out] of the targets on the first sequences."""
     few = EvalText(text.model, text.sequences.part(0, 16))
-    return d.targets(few.capture(list(d.config.writes))).std(0).clamp_min(1e-6)
+    return deviations(d.targets(few.capture(list(d.config.writes))))
 
 
 def _loss(
