@@ -121,6 +121,8 @@ def reading(path: str | Path, way_out: str = "fetch it or write it again") -> It
         yield
     except FileNotFoundError as error:
         raise ValueError(f"{error.filename or path} is missing or cannot be opened: {way_out}") from error
+    except FileExistsError:  # of what is written inside, not of what is read
+        raise
     except OSError as error:
         raise ValueError(f"{error.filename or path} cannot be read ({error.strerror or error}): {way_out}") from error
     except _DAMAGE as error:
