@@ -112,3 +112,12 @@ def test_the_same_bits_on_one_thread_and_on_many():
         assert all(torch.equal(a, b) for a, b in zip(one, everything(), strict=True))
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("clip", [0.0, 1.0])
+def test_a_broken_gradient_is_not_clipped_into_a_sound_one(clip):
+    for module in (cpu, reference):
+        value, gradient = torch.ones(2, 5), torch.ones(2, 5)
+        gradient[0, 2], gradient[1, 1] = float("nan"), float("inf")
+        module.adam(value, gradient, torch.zeros(2, 5), None, AdamStep(0.1, 0.0, 0.99, 0, clip))
+        assert value.isnan().nonzero().tolist() == [[0, 2], [1, 1]]

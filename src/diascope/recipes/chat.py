@@ -75,7 +75,9 @@ def chat(dictionary: str, config: ChatTuning, workspace: str | Path, *, stage: S
     if not isinstance(base.config.activation, JumpReLU):
         kind = type(base.config.activation).__name__
         raise ValueError(f"fine-tuning on conversations takes JumpReLU dictionaries, and this {base.config.title} is {kind}")
-    _member(base, dictionary, round(base.config.l0_target or 1))  # what cannot be trained is refused before anything is sampled
+    _member(
+        base, dictionary, max(1, round(base.config.l0_target or 1))
+    )  # what cannot be trained is refused before anything is sampled
     _check_workspace(workspace)
     model = opened_model(config.model, "auto", stage)
     check_fits(model, dictionary, base)  # said now, not after an hour of sampling
