@@ -25,7 +25,8 @@ from diascope.evals import evaluate
 from diascope.numerics import Estimate
 from diascope.progress import Bars
 from diascope.recipes.demo import demo
-from diascope.recipes.run import Run, RunRecipe
+from diascope.recipes.recipe import RunRecipe
+from diascope.recipes.run import Run
 from diascope.tokens import open_corpus, pack
 from diascope.training import MemberRecipe, TrainingRecipe, train_group
 

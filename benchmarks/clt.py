@@ -19,7 +19,8 @@ from diascope.dictionaries import BatchTopK, Causal
 from diascope.numerics import Estimate
 from diascope.progress import Bars
 from diascope.recipes.gemma_scope_2 import scaled
-from diascope.recipes.run import Run, RunRecipe
+from diascope.recipes.recipe import RunRecipe
+from diascope.recipes.run import Run
 from diascope.storage.files import write_json
 from diascope.training import MemberRecipe
 

@@ -30,7 +30,8 @@ from diascope.evals import Evaluation, evaluate
 from diascope.numerics import Estimate
 from diascope.progress import Bars
 from diascope.recipes.gemma_scope_2 import L0, prefixes, scaled
-from diascope.recipes.run import Run, RunRecipe
+from diascope.recipes.recipe import RunRecipe
+from diascope.recipes.run import Run
 from diascope.storage.files import write_json
 from diascope.tokens import open_corpus, pack
 from diascope.training import MemberRecipe, QuadraticL0, train_group

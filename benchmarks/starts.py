@@ -24,7 +24,8 @@ from diascope.evals import Series, difference
 from diascope.numerics import Estimate
 from diascope.progress import Bars
 from diascope.recipes.gemma_scope_2 import l0_target, prefixes, scaled
-from diascope.recipes.run import Run, RunRecipe
+from diascope.recipes.recipe import RunRecipe
+from diascope.recipes.run import Run
 from diascope.training import MemberRecipe
 
 DEPTHS, K, PER = (5, 9, 12, 15), 60, 1024

@@ -18,7 +18,8 @@ from rich.table import Table
 from diascope.dictionaries import BatchTopK, Joint, ReLU
 from diascope.progress import Bars
 from diascope.recipes.gemma_scope_2 import scaled
-from diascope.recipes.run import Run, RunRecipe
+from diascope.recipes.recipe import RunRecipe
+from diascope.recipes.run import Run
 from diascope.storage.files import read_json
 from diascope.training import MemberRecipe
 

@@ -12,7 +12,7 @@ from diascope.dictionaries import DictionaryConfig, Matryoshka, TopK
 from diascope.numerics import Moments, ratio_over_documents, ridge, shares_over_documents
 from diascope.recipes.demo import demo
 from diascope.recipes.gemma_scope_2 import l0_target
-from diascope.recipes.run import RunRecipe
+from diascope.recipes.recipe import RunRecipe
 from diascope.sites import KINDS, Site
 from diascope.storage.files import commit_file, commit_folder
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from diascope.dictionaries.inspection import inspect
     from diascope.evals import evaluate
     from diascope.models import Capture, Model, load_model
-    from diascope.recipes.run import RunRecipe, train
+    from diascope.recipes.recipe import RunRecipe
+    from diascope.recipes.run import train
     from diascope.sites import Site
 
 # Names are imported on first use: the explorer browses without loading torch, and `diascope --help` answers at once.
@@ -27,7 +28,7 @@ _WHERE = {
     "Capture": "models",
     "Dictionary": "dictionaries",
     "Model": "models",
-    "RunRecipe": "recipes.run",
+    "RunRecipe": "recipes.recipe",
     "Site": "sites",
     "evaluate": "evals",
     "inspect": "dictionaries.inspection",

@@ -13,7 +13,8 @@ from diascope.explorer.live import encode, opener
 from diascope.latents.store import Index
 from diascope.models.toy import byte_tokenizer, toy_model, toy_module
 from diascope.recipes.gemma_scope_2 import scaled
-from diascope.recipes.run import Run, RunRecipe
+from diascope.recipes.recipe import RunRecipe
+from diascope.recipes.run import Run
 from diascope.sites import Site
 from diascope.tokens import Document, pack
 from diascope.training import MemberRecipe

@@ -26,7 +26,8 @@ from diascope.models.toy import byte_tokenizer, toy_model, toy_module
 from diascope.recipes.chat import ChatTuning, chat
 from diascope.recipes.gemma_scope_2 import scaled
 from diascope.recipes.publish import prepare
-from diascope.recipes.run import Run, RunRecipe
+from diascope.recipes.recipe import RunRecipe
+from diascope.recipes.run import Run
 from diascope.recipes.tune_model import ModelTuning, tune_model
 from diascope.recipes.verify import verify
 from diascope.sites import Site

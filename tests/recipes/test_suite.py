@@ -7,7 +7,8 @@ from diascope.dictionaries import load_dictionary
 from diascope.models import load_model
 from diascope.models.toy import byte_tokenizer, toy_module
 from diascope.recipes.gemma_scope_2 import l0_target, scaled
-from diascope.recipes.run import Run, RunRecipe
+from diascope.recipes.recipe import RunRecipe
+from diascope.recipes.run import Run
 from diascope.recipes.suite import Catalogue, depths, members, suite, suite_cpu
 
 DEPTHS = {"270m": (18, (5, 9, 12, 15)), "1b": (26, (7, 13, 17, 22)), "4b": (34, (9, 17, 22, 29)), "12b": (48, (12, 24, 31, 41)),

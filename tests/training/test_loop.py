@@ -23,7 +23,7 @@ from diascope.dictionaries import (
     save_dictionary,
 )
 from diascope.recipes.gemma_scope_2 import small
-from diascope.recipes.run import RunRecipe
+from diascope.recipes.recipe import RunRecipe
 from diascope.sites import Site
 from diascope.storage.files import sha256_file
 from diascope.training import Controller, MemberRecipe, QuadraticL0, TrainingRecipe, train_group

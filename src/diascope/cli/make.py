@@ -81,7 +81,7 @@ class Train:
 
     def run(self) -> None:
         from diascope.recipes.gemma_scope_2 import small
-        from diascope.recipes.run import RunRecipe
+        from diascope.recipes.recipe import RunRecipe
 
         pairs = tuple(pair(s) for s in self.site)
         if not pairs:

@@ -23,7 +23,9 @@ from diascope.evals.run import check_fits
 from diascope.evals.text import EvalText
 from diascope.models import ROLES, Model
 from diascope.recipes.gemma_scope_2 import scaled
-from diascope.recipes.run import OWN, Run, RunRecipe, Stage, opened_model, quiet
+from diascope.recipes.recipe import RunRecipe
+from diascope.recipes.run import Run, Stage, opened_model, quiet
+from diascope.recipes.texts import OWN
 from diascope.storage.files import check_target, finite, read_json, write_json
 from diascope.tokens import Rollouts, open_corpus, pack, rollouts, split
 from diascope.training import MemberRecipe
@@ -144,9 +146,9 @@ def _recipe(config: ChatTuning, base: Dictionary, name: str, model: Model, sourc
 def _report(run: Run, found: dict[str, Dictionary], evaluations: dict[str, Evaluation]) -> dict[str, Any]:
     ours = evaluations["tuned"].series["dictionary"]
     pairs = {n: difference(ours, e.series["dictionary"]) for n, e in evaluations.items() if n != "tuned"}
-    text = EvalText(run.model, run.eval_sequences)
+    text = EvalText(run.model, run.texts.evaluation)
     seen = text.capture(list(found["tuned"].sites))
-    roles = run.eval_sequences.role
+    roles = run.texts.evaluation.role
     spoken = roles[text.rows.numpy()] if roles is not None else np.zeros(len(text.documents), np.int8)
     what = moved(
         found["thresholds"],

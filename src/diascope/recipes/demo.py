@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from diascope.recipes.gemma_scope_2 import small
-from diascope.recipes.run import RunRecipe
+from diascope.recipes.recipe import RunRecipe
 
 SITES = (("L12.resid_post", "L12.resid_post"), ("L12.mlp_in", "L12.mlp_out"))
 

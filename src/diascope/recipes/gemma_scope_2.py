@@ -21,7 +21,7 @@ import math
 
 from diascope.config import within
 from diascope.dictionaries import BatchTopK, JumpReLU, Matryoshka
-from diascope.recipes.run import RunRecipe
+from diascope.recipes.recipe import RunRecipe
 from diascope.sites import Site
 from diascope.training import FrequencyPenalty, MemberRecipe, QuadraticL0, TrainingRecipe
 

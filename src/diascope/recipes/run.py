@@ -16,10 +16,8 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,9 +26,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diascope import rng
 from diascope.activations import RowReader, beside
-from diascope.config import config_hash, to_data, within
+from diascope.config import config_hash, to_data
 from diascope.dictionaries import Dictionary, load_dictionary, save_dictionary
 from diascope.dictionaries.formats import FORMATS
 from diascope.dictionaries.formats.gemma_scope_2 import folder_name
@@ -43,74 +40,21 @@ from diascope.latents.logits import direct_logits, has_direct_logits
 from diascope.latents.release import NAME as EXAMPLES
 from diascope.latents.release import write_examples
 from diascope.models import Model, load_model
+from diascope.recipes.recipe import RunRecipe, differences
+from diascope.recipes.texts import Texts
 from diascope.recipes.track import check_tracker, tracker
 from diascope.sites import Site
 from diascope.storage.files import read_json, reading, write_json
-from diascope.tokens import Corpus, Document, Sequences, open_corpus, pack, split
-from diascope.training import TrainingRecipe, train_group
+from diascope.training import train_group
 from diascope.training.rules import RULES
 from diascope.training.start import opened, weights_hash
 
-OWN = "workspace:"  # before the path of a text that lies in the workspace itself
 Stage = Callable[[str, str], Callable[..., None]]  # (title, unit) -> progress(done, total, note)
 
 
 def quiet(title: str, unit: str) -> Callable[..., None]:
     """No progress."""
     return lambda *_: None
-
-
-@dataclass(frozen=True)
-class RunRecipe:
-    """A complete run."""
-
-    training: TrainingRecipe
-    """Dictionaries and how they are trained."""
-    name: str = "run"
-    """Name of the recipe that made this config."""
-    model: str = "gemma-3-270m"
-    """Subject: package alias, GGUF file, folder or hub id."""
-    companions: tuple[tuple[str, str], ...] = ()
-    """Further models that read the same tokens, as (name, model): their sites are written name:L13.resid_post."""
-    dtype: str = "auto"
-    """Precision of the harvest: float32, bfloat16, or auto (bfloat16 where the processor multiplies it)."""
-    corpus: str = "wikipedia-sample"
-    """Training text: a packaged corpus, a .txt, .jsonl or .parquet file, or hf:<data set>."""
-    field: str = "text"
-    """Text column of jsonl, parquet and data sets."""
-    tokens: int = 250_000
-    """Tokens harvested, BOS included."""
-    context: int = 512
-    """Tokens a packed sequence."""
-    held_out: float = 0.1
-    """Share of documents never trained on, chosen by the hash of their names."""
-    calibration: str = "held-out"
-    """Text on which thresholds are set to the target L0: "held-out" (documents of the training text) or names joined by "+",
-    each with the same share; thresholds set on one kind of text give another L0 on another kind."""
-    calibration_tokens: int = 8_192
-    """Tokens of that text."""
-    eval_corpus: str = "wikipedia-passages"
-    """Evaluation text; "held-out" takes the training corpus's own held-out documents."""
-    eval_tokens: int = 16_384
-    """Tokens for L0, FVU, density."""
-    ce_tokens: int = 2_048
-    """Tokens for CE and KL; the unembedding costs more than the trunk."""
-    controls: bool = True
-    """Judge every dictionary beside controls of its own; for many dictionaries they cost more than all else."""
-    index_tokens: int = 131_072
-    """Tokens swept for the explorer's examples."""
-    examples: int = 0
-    """Firings a latent in `examples.safetensors` beside the release's layout (the release: 1,000); 0 leaves the file out."""
-    seed: int = 0
-    """Seed of packing."""
-
-    def __post_init__(self) -> None:
-        within("context", self.context, 32, 2**20, "tokens a sequence")
-        for name in ("tokens", "calibration_tokens", "eval_tokens", "ce_tokens"):
-            within(name, getattr(self, name), self.context, 2**60, "tokens, at least one sequence")
-        within("held_out", self.held_out, 0.001, 0.9, "(a share of the documents)")
-        within("index_tokens", self.index_tokens, 1, 2**60, "tokens")
-        within("examples", self.examples, 0, 2**20, "firings a latent")
 
 
 class Run:
@@ -139,12 +83,11 @@ class Run:
         path = self.workspace / "recipe.json"
         if path.exists() and read_json(path) != self.identity:
             raise ValueError(
-                f"{self.workspace} holds a run of another recipe ({_differences(read_json(path), self.identity)}): choose another "
+                f"{self.workspace} holds a run of another recipe ({differences(read_json(path), self.identity)}): choose another "
                 "--workspace, or delete it"
             )
         self._model = model
-        self._corpus: Corpus | None = None
-        self._sequences: Sequences | None = None
+        self.texts = Texts(recipe, self.workspace, lambda: self.model, lambda: stage("text", ""))
 
     # -- what the stages share, opened when first needed
     @property
@@ -155,40 +98,6 @@ class Run:
             if r.companions:
                 self._model = self._model.beside({n: opened_model(m, r.dtype, self.stage) for n, m in r.companions})
         return self._model
-
-    @property
-    def corpus(self) -> Corpus:
-        if self._corpus is None:
-            say = self.stage("text", "")
-            say(0, 0, self.recipe.corpus)
-            self._corpus = open_corpus(self._text(self.recipe.corpus), field=self.recipe.field)
-            say(1, 1, f"{self._corpus.name}, {len(self._corpus.documents)} documents")
-        return self._corpus
-
-    @property
-    def sequences(self) -> Sequences:
-        if self._sequences is None:
-            documents, _ = split(self.corpus, held_out=self.recipe.held_out, seed=self.recipe.seed)
-            if not documents:
-                raise ValueError("every document is held out: lower the held-out share, or give more documents")
-            r = self.recipe
-            self._sequences = pack(self.model, documents, context=r.context, max_tokens=r.tokens, seed=r.seed)
-            if (found := self._sequences.tokens.size) < 0.9 * r.tokens:
-                say = self.stage("text", "")
-                say(
-                    0,
-                    0,
-                    f"health: {r.corpus} gives {found:,} of {r.tokens:,} tokens: ask for {found} so that the schedule fits",
-                )
-            for m in r.training.members:
-                if m.d_sae > found / 4:
-                    say = self.stage("text", "")
-                    say(
-                        0,
-                        0,
-                        f"health: {m.name} has {m.d_sae:,} latents for {found:,} tokens: most will die; give more text or fewer latents",
-                    )
-        return self._sequences
 
     @contextmanager
     def _timed(self, name: str, amount: float, unit: str) -> Iterator[None]:
@@ -252,7 +161,7 @@ class Run:
         for site in sites:
             self.model.width(site)
         plan = Harvest(tuple(map(str, sites)))
-        model, sequences, spool = self.model, self.sequences, self.workspace / "spool"
+        model, sequences, spool = self.model, self.texts.training, self.workspace / "spool"
         self.workspace.mkdir(parents=True, exist_ok=True)
         write_json(self.workspace / "recipe.json", self.identity)  # only now: wrong input claims no workspace
         with self._timed("harvest", sequences.tokens.size, "tokens"):
@@ -260,7 +169,7 @@ class Run:
 
     def train(self) -> dict[str, Dictionary]:
         """Dictionaries in both layouts; the finished ones are only loaded."""
-        _ = self.calibration_sequences, self.eval_sequences  # what is missing is said now, not after an hour of training
+        _ = self.texts.calibration, self.texts.evaluation  # what is missing is said now, not after an hour of training
         if all(self.folder(n).exists() for n in self.names):
             return {n: load_dictionary(self.folder(n)) for n in self.names}
         reader = self.harvest()
@@ -292,7 +201,7 @@ class Run:
     def calibration_rows(self) -> dict[Site, Tensor]:
         """Rows at the members' input sites on which thresholds are set: the same share of each calibration text."""
         sites = list(dict.fromkeys(s for m in self.recipe.training.members for s in m.reads))
-        seen = [EvalText(self.model, part).capture(sites) for part in self.calibration_sequences]
+        seen = [EvalText(self.model, part).capture(sites) for part in self.texts.calibration]
         return {site: torch.cat([rows[site] for rows in seen]) for site in sites}
 
     def evaluate(self) -> dict[str, Evaluation] | None:
@@ -318,53 +227,12 @@ class Run:
             return evaluate(
                 self.model,
                 dictionaries,
-                self.eval_sequences,
+                self.texts.evaluation,
                 training_rows=rows if r.controls else None,
                 ce_tokens=r.ce_tokens,
                 text=f"held-out documents of {r.corpus}" if r.eval_corpus == "held-out" else r.eval_corpus,
                 progress=self.stage("evaluate", "maps"),
             )
-
-    @cached_property
-    def calibration_sequences(self) -> list[Sequences]:
-        """Each calibration text, packed: the same share of each."""
-        r = self.recipe
-        texts = self._documents(r.calibration, "calibrate")
-        return [self._packed(r.calibration, text, max(r.calibration_tokens // len(texts), r.context)) for text in texts]
-
-    @cached_property
-    def eval_sequences(self) -> Sequences:
-        """The evaluation text, packed."""
-        r = self.recipe
-        documents = [d for text in self._documents(r.eval_corpus, "evaluate") for d in text]
-        return self._packed(r.eval_corpus, documents, r.eval_tokens)
-
-    def _packed(self, name: str, documents: Sequence[Document], tokens: int) -> Sequences:
-        try:
-            return pack(self.model, documents, context=self.recipe.context, max_tokens=tokens, seed=self.recipe.seed)
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from error
-
-    def _held_out(self, use: str) -> list[Document]:
-        """Held-out documents, in two halves by a second hash: thresholds are set on one and judged on the other."""
-        documents = split(self.corpus, held_out=self.recipe.held_out, seed=self.recipe.seed)[1]
-        chosen = [d for d in documents if (rng.unit_hash(self.recipe.seed, f"half {d.name}") < 0.5) == (use == "calibrate")]
-        if not chosen:
-            raise ValueError(
-                f"no held-out document is left to {use} on ({len(documents)} of {len(self.corpus.documents)} are held out): "
-                "give more documents, or where it can be set, raise the held-out share"
-            )
-        return chosen
-
-    def _text(self, name: str) -> str:
-        """A text that the run itself made is named from its workspace, so that this can be moved."""
-        return str(self.workspace / name.removeprefix(OWN)) if name.startswith(OWN) else name
-
-    def _documents(self, names: str, use: str) -> list[Sequence[Document]]:
-        """The documents of each text in `names` (joined by "+"); "held-out" is this run's own."""
-        r = self.recipe
-        parts = [names] if Path(names).exists() else names.split("+")
-        return [self._held_out(use) if n == "held-out" else open_corpus(n, field=r.field).documents for n in parts]
 
     def index(self) -> Path:
         """Build the explorer's index from the stored rows."""
@@ -373,16 +241,16 @@ class Run:
             return folder
         dictionaries = {n: load_dictionary(self.folder(n)) for n in self.names}
         reader = RowReader(self.workspace / "spool")
-        if reader.manifest["tokens"] != fingerprint(self.sequences.tokens):
+        if reader.manifest["tokens"] != fingerprint(self.texts.training.tokens):
             raise ValueError(f"the rows in {self.workspace / 'spool'} are of other text than {self.recipe.corpus} holds now")
         sites = list(dict.fromkeys(s for d in dictionaries.values() for s in d.config.reads))
         total = min(self.recipe.index_tokens, len(reader))
-        rows = stored_rows(reader, self.sequences.rows(self.model), sites, limit=total)
+        rows = stored_rows(reader, self.texts.training.rows(self.model), sites, limit=total)
         progress = self.stage("index", "")
         with self._timed("index", total, "tokens"):
             firings = sweep(dictionaries, rows, progress=lambda done: progress(done, total, "finding firings"))
             self._store_examples(dictionaries, firings)
-            return write_index(self.model, dictionaries, firings, self.sequences, folder, progress=progress)
+            return write_index(self.model, dictionaries, firings, self.texts.training, folder, progress=progress)
 
     def _store_examples(self, dictionaries: Mapping[str, Dictionary], firings: Mapping[str, Firings]) -> None:
         """Put examples.safetensors beside the dictionaries in the release's layout, where the recipe asks for them."""
@@ -391,7 +259,7 @@ class Run:
             d = dictionaries[name]
             logits = direct_logits(self.model, d) if has_direct_logits(d) else None
             arrays = {k: v.numpy() for k, v in logits.items()} if logits else None
-            write_examples(place / EXAMPLES, d, firings[name], self.sequences, most=most, pad=pad, logits=arrays)
+            write_examples(place / EXAMPLES, d, firings[name], self.texts.training, most=most, pad=pad, logits=arrays)
 
     def _places(self) -> dict[str, Path]:
         """Folders in the release's layout by member, where it can hold them."""
@@ -408,10 +276,10 @@ class Run:
             "recipe": to_data(self.recipe),
             "recipe_hash": config_hash(self.recipe),
             "corpus": {
-                "name": self.corpus.name,
-                "sha256": self.corpus.sha256,
-                "licence": self.corpus.licence,
-                "source": self.corpus.source,
+                "name": self.texts.corpus.name,
+                "sha256": self.texts.corpus.sha256,
+                "licence": self.texts.corpus.licence,
+                "source": self.texts.corpus.source,
             },
             "model": {"name": self.model.name, "dtype": str(self.model.dtype).removeprefix("torch.")},
             "versions": {p: version(p) for p in packages}
@@ -434,25 +302,6 @@ def own_place(wanted: str, name: str, taken: dict[str, str]) -> str:
     place = wanted if taken.setdefault(wanted, name) == name else f"{wanted}_{name}"
     taken[place] = name
     return place
-
-
-def _differences(old: Any, new: Any, where: str = "") -> str:
-    """The first three settings in which two recipes differ, for a message."""
-    found: list[str] = []
-
-    def walk(a: Any, b: Any, path: str) -> None:
-        if isinstance(a, dict) and isinstance(b, dict):
-            for key in sorted(set(a) | set(b)):
-                if key != "hash":
-                    walk(a.get(key), b.get(key), f"{path}.{key}" if path else key)
-        elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-            for i, (x, y) in enumerate(zip(a, b, strict=True)):
-                walk(x, y, f"{path}[{i}]")
-        elif a != b:
-            found.append(f"{path.removeprefix('recipe.')}: {str(a)[:40]} there, {str(b)[:40]} here")
-
-    walk(old, new, where)
-    return "; ".join(found[:3]) + ("; ..." if len(found) > 3 else "")
 
 
 def train(

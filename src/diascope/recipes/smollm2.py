@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from diascope.recipes.gemma_scope_2 import l0_target, small
-from diascope.recipes.run import RunRecipe
+from diascope.recipes.recipe import RunRecipe
 
 LAYER, LAYERS = 15, 30
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from diascope.dictionaries import BatchTopK, Causal
 from diascope.dictionaries.formats.gemma_scope_2 import width_name
 from diascope.recipes.gemma_scope_2 import l0_target, prefixes, scaled
-from diascope.recipes.run import RunRecipe
+from diascope.recipes.recipe import RunRecipe
 from diascope.training import MemberRecipe
 
 MULTI_L0 = {"medium": 50.0, "big": 150.0}  # of CLTs and crosscoders, over all their layers together
