@@ -157,7 +157,7 @@ class Bench:
             if tried:
                 at = tried[-1][0] + 0.7 * tried[-1][1]
             if len(tried) > 1:
-                (a, off), (b, last) = tried
+                (a, off), (b, last) = tried[-2:]
                 at = min(max(b - last * (b - a) / (last - off or 1e-9), b - 3), b + 3)
             found = self.result(library, kind, lr, 0, math.exp(at))
             tried.append((at, math.log(max(float(found["own_l0"]), 0.1) / self.args.k)))

@@ -142,6 +142,9 @@ def test_edits_change_exactly_what_they_say(make_dictionary, toy):
         assert not torch.allclose(toy.logits(tokens), clean, atol=1e-2)
     with pytest.raises(ValueError, match="no latent 64"):
         d.steer(64, dose=1)
+    for edit in (lambda v: d.steer(1, dose=v), lambda v: d.clamp(1, v)):
+        with pytest.raises(ValueError, match="finite"):
+            edit(float("nan"))
 
 
 def test_a_clamped_latent_of_a_transcoder_moves_the_mlps_output(make_dictionary, toy):

@@ -196,6 +196,9 @@ def test_pickled_weights_are_refused(tmp_path):
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04")
     with pytest.raises(ValueError, match="pickled"):
         load_model(tmp_path)
+    (tmp_path / "pytorch_model.bin").unlink()
+    with pytest.raises(ValueError, match="no tokenizer"):
+        load_model(tmp_path)
 
 
 def test_a_saved_model_loads_from_its_folder(toy, tmp_path):

@@ -92,6 +92,8 @@ def test_rollouts_are_the_same_however_often_they_are_interrupted(subject, tmp_p
     with pytest.raises(KeyboardInterrupt):
         rollouts(model, config, tmp_path / "b", progress=stop)
     assert not (tmp_path / "b" / "rollouts.jsonl").exists()
+    first = tmp_path / "b" / "parts" / "000000.jsonl"
+    first.write_text("".join(first.read_text().splitlines(keepends=True)[:-1]))  # damaged: sampled again
     assert rollouts(model, config, tmp_path / "b").read_bytes() == whole.read_bytes()
     lines = [json.loads(line) for line in whole.read_text().splitlines()]
     assert len(lines) == 80 and len({line["prompt"] for line in lines}) == 80

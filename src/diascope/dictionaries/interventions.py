@@ -6,6 +6,7 @@ forward pass: sites come in the order of computation, so the first of them start
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -57,6 +58,7 @@ def _encoded(d: Dictionary, g: int, rows: Tensor) -> SparseLatents:
 
 def steer(d: Dictionary, latent: int, dose: float) -> Edits:
     """Add dose * direction at every site that the latent writes."""
+    _need_finite("dose", dose)
     edits = [
         Edit(site, site, lambda _, y, v=v * dose: y + v.to(y), label=f"steer {latent} by {dose:g}")
         for site, v in _added(d, latent).items()
@@ -83,6 +85,7 @@ def clamp(d: Dictionary, latent: int, value: float) -> Edits:
 
     Raises ValueError for a joint crosscoder, whose activations need inputs that are not computed yet.
     """
+    _need_finite("value", value)
     g = d.block_of(latent)
     one_site = isinstance(d.config.map, OneToOne)
     if not one_site:
@@ -107,6 +110,11 @@ def clamp(d: Dictionary, latent: int, value: float) -> Edits:
         for n, (site, v) in enumerate(_added(d, latent).items())
     ]
     return edits[0] if one_site else tuple(edits)
+
+
+def _need_finite(name: str, value: float) -> None:
+    if not math.isfinite(value):
+        raise ValueError(f"the {name} of an edit is {value}: give a finite number")
 
 
 def _need_blocks(d: Dictionary) -> None:

@@ -39,6 +39,8 @@ PACKAGED = {
 
 HUB = {"gemma-3-270m": "google/gemma-3-270m", "smollm2-135m-instruct": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+
 
 def hub_name(name: str) -> str:
     """What a hub calls the model that we call `name`: for model cards."""
@@ -83,7 +85,7 @@ def load_model(
             raise ValueError(f"there is no file {name}")
         return _open(converted(Path(name), progress=progress), name, kind, local=True)
     if Path(name).is_dir():
-        _refuse_pickles(Path(name))
+        _check_folder(Path(name))
         return _open(Path(name), name, kind, local=True)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ValueError(f"there is no model folder {name}")
@@ -124,8 +126,10 @@ def _open(where: str | Path, name: str, dtype: torch.dtype, *, local: bool) -> M
     return Model(module, tokenizer, name)
 
 
-def _refuse_pickles(folder: Path) -> None:
+def _check_folder(folder: Path) -> None:
     if not (folder / "config.json").exists():
         raise ValueError(f"{folder} has no config.json: it is not a Hugging Face model folder")
     if not list(folder.glob("*.safetensors")) and list(folder.glob("*.bin")):
         raise ValueError(f"{folder} holds pickled weights (.bin), which can run code: convert them to safetensors first")
+    if not any((folder / name).exists() for name in TOKENIZERS):
+        raise ValueError(f"{folder} has no tokenizer ({', '.join(TOKENIZERS)}): save the model's tokenizer into it")

@@ -79,7 +79,7 @@ def rollouts(
     parts = []
     for number, start in enumerate(range(0, len(chosen), PART)):
         path, here = folder / "parts" / f"{number:06d}.jsonl", chosen[start : start + PART]
-        if not path.exists():
+        if not _sound(path, len(here)):
             lines = _part(model, config, here, lambda n, s=start: progress(s + n, len(chosen)))
             write_json(folder / "rollouts.json", identity)  # only now: what cannot be sampled claims no folder
             with commit_file(path) as work:
@@ -89,6 +89,15 @@ def rollouts(
     with commit_file(done) as work:
         work.write_text("".join(p.read_text(encoding="utf-8") for p in parts), encoding="utf-8")
     return done
+
+
+def _sound(path: Path, conversations: int) -> bool:
+    """Whether a part is there and whole; one that is damaged is sampled again."""
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError):
+        return False
+    return len(lines) == conversations and all(isinstance(line, dict) and "messages" in line for line in lines)
 
 
 def _chosen(config: Rollouts) -> list[Document]:
