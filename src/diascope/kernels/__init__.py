@@ -1,11 +1,14 @@
 """Sparse encode, decode and their gradients: the dense way is one matrix product each, these are its sparse equals.
 
-Each function has a reference in plain torch (reference.py) and a compiled form for processors (cpu.py), which takes fp32
-in main memory; everything else runs the reference. All give the same numbers up to rounding.
+Each function has a reference in plain torch (reference.py) and two compiled forms, which take fp32: for processors (cpu.py)
+and, where Triton is, for GPUs (gpu.py). Everything else runs the reference. All give the same numbers up to rounding.
 """
 
 from __future__ import annotations
 
+from functools import cache
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -22,7 +25,19 @@ __all__ = [
 
 
 def _for(*tensors: Tensor, half: bool = False) -> Any:
-    return cpu if cpu.fits(*tensors, half=half) else reference
+    if any(t.dtype != torch.float32 and not (half and t.dtype == torch.bfloat16) for t in tensors):
+        return reference
+    place = {t.device.type for t in tensors}
+    return cpu if place == {"cpu"} else _gpu() if place == {"cuda"} else reference
+
+
+@cache
+def _gpu() -> ModuleType:
+    """Triton comes with torch's builds for GPUs; importing it takes a second that processors need not wait for."""
+    try:
+        return import_module("diascope.kernels.gpu")
+    except ImportError:
+        return reference
 
 
 def _attached(found: SparseLatents, pre_acts: Tensor) -> SparseLatents:

@@ -30,12 +30,6 @@ def _compiled(f: Callable[..., Any]) -> Callable[..., Any]:
     return numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz", "arcp"}, error_model="numpy")(f)
 
 
-def fits(*tensors: Tensor, half: bool = False) -> bool:
-    """Whether these kernels take such tensors: fp32 in main memory, with `half` also bfloat16."""
-    kinds = (torch.float32, torch.bfloat16) if half else (torch.float32,)
-    return all(t.device.type == "cpu" and t.dtype in kinds for t in tensors)
-
-
 @cache
 def _pool(threads: int, process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, "diascope-kernel")
