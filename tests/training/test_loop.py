@@ -31,7 +31,7 @@ from diascope.training.batches import Batches
 from diascope.training.health import troubles
 from diascope.training.loop import Group, least_squares
 from diascope.training.member import StepStats
-from diascope.training.pre_acts import PreActivations
+from diascope.training.pre_acts import Block, PreActivations
 from diascope.training.rules.batch_top_k import BatchTopKRule
 
 IN, OUT = Site(1, "mlp_in"), Site(1, "mlp_out")
@@ -302,7 +302,8 @@ def test_batch_top_k_finds_its_k_wherever_they_are():
             pre = torch.randn(32, width, generator=torch.Generator().manual_seed(seed))
             pre[:, ::61] += 4.0
             rule.guess = 100.0
-            assert len(rule.select(PreActivations([pre]), 1.0).index) == 64
+            block = Block(pre, torch.eye(width), torch.zeros(width))
+            assert len(rule.select(PreActivations([block]), 1.0).index) == 64
 
 
 def test_a_member_that_cannot_be_finished_leaves_the_others(reader, tmp_path):

@@ -152,7 +152,7 @@ def _selected(pre_acts: Tensor, per_row: int, search: Callable[..., Any]) -> Spa
 
     def block(a: int, b: int) -> list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
         found = []
-        step = max(1, (LARGEST_BLOCK // 64 // S) if half else LARGEST_BLOCK // max(per_row, 1))
+        step = max(1, (LARGEST_BLOCK // 64 // max(S, 1)) if half else LARGEST_BLOCK // max(per_row, 1))
         for c in range(a, b, step):
             d = min(b, c + step)
             # pages that are not written take no memory

@@ -54,7 +54,7 @@ def select_above(pre_acts: Tensor, threshold: Tensor | float) -> SparseLatents:
     n, S = pre_acts.shape
     pre, device = pre_acts.contiguous(), pre_acts.device
     bar = threshold.float().expand(S).contiguous() if isinstance(threshold, Tensor) else torch.tensor([threshold], dtype=torch.float32, device=device)  # fmt: skip
-    grid = (n, triton.cdiv(S, WIDE))
+    grid = (n, max(1, triton.cdiv(S, WIDE)))
     counts = torch.empty(grid, dtype=torch.int32, device=device)
     step = int(isinstance(threshold, Tensor))
     _launch(_count_above, grid, pre, bar, step, counts, S, WIDE=WIDE)

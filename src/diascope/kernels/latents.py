@@ -84,6 +84,14 @@ def from_flat(pre_acts: Tensor, flat: Tensor) -> SparseLatents:
     return SparseLatents(start, flat - row * d_sae, pre_acts.reshape(-1)[flat], d_sae)
 
 
+def stacked(parts: list[SparseLatents]) -> SparseLatents:
+    """Rows under one another as one."""
+    if len(parts) == 1:
+        return parts[0]
+    start = starts(torch.cat([p.counts for p in parts]))
+    return SparseLatents(start, torch.cat([p.index for p in parts]), torch.cat([p.value for p in parts]), parts[0].d_sae)
+
+
 def merged(parts: list[SparseLatents], d_sae: int) -> SparseLatents:
     """Blocks of latents side by side as one: the columns of each part follow those of the part before it."""
     if len(parts) == 1:

@@ -29,14 +29,12 @@ from diascope.kernels import (
     SparseLatents,
     adam,
     decode,
-    largest,
     latent_gradient,
     prefix_errors,
-    select_above,
     weight_gradient,
 )
 from diascope.training.nesting import Levels
-from diascope.training.pre_acts import PreActivations
+from diascope.training.pre_acts import Block, PreActivations
 from diascope.training.recipe import MemberRecipe, TrainingRecipe
 from diascope.training.rules import RULES, Gradients
 from diascope.training.schedule import learning_rate, pressure
@@ -159,11 +157,8 @@ class Member:
     def _shrink(self, x: Tensor, y: Tensor) -> None:
         """Scale the encoder so that the first reconstruction has its best length: random latents overshoot many times."""
         pres = self._pres(self._seen(x))
-        k, entries = 4 * round(self.recipe.l0_target) * len(x), pres.total()
-        bar = max(float(torch.topk(entries, min(k, len(entries)), sorted=False).values.min()), 0.0)
-        first = torch.zeros_like(y)
-        for b, pre, D in zip(self.blocks, pres.dense, self.decoders, strict=True):
-            first[:, b.writes] += decode(select_above(pre, bar), D)
+        active = pres.top(4 * round(self.recipe.l0_target) * len(x))
+        first = self._decoded([active.part(b.latents.start, b.latents.stop) for b in self.blocks], len(x), 1)[:, 0]
         best = float((first * (y - self._base(x))).sum() / first.square().sum().clamp_min(1e-12))
         for tensor in (*self.encoders, self.params["b_enc"]):
             tensor *= min(1.0, max(best, 0.02))
@@ -174,12 +169,9 @@ class Member:
 
     def _pres(self, xc: Tensor, dtype: torch.dtype | None = None) -> PreActivations:
         """The encoder product, in `dtype` or else exact in the parameters' own precision."""
-        b_enc, pairs = self.params["b_enc"], list(zip(self.blocks, self.encoders, strict=True))
-        if dtype is None:
-            return PreActivations([torch.addmm(b_enc[b.latents], xc[:, b.reads], E.t()) for b, E in pairs])
-        bias, x = b_enc.to(dtype), xc.to(dtype)
-        dense = [torch.addmm(bias[b.latents], x[:, b.reads], E.to(dtype).t()) for b, E in pairs]
-        return PreActivations(dense, lambda near: self._exact(near, xc))
+        pairs = zip(self.blocks, self.encoders, strict=True)
+        blocks = [Block(_columns(xc, b.reads), E, self.params["b_enc"][b.latents]) for b, E in pairs]
+        return PreActivations(blocks, dtype, None if dtype is None else lambda near: self._exact(near, xc))
 
     def _exact(self, near: SparseLatents, xc: Tensor) -> Tensor:
         """The pre-activations of some entries [nnz], in the parameters' own precision."""
@@ -212,6 +204,9 @@ class Member:
         B, now = len(x), pressure(self.run, step, steps)
         xc, base = self._seen(x), self._base(x)
         pres = self._pres(xc, torch.bfloat16 if self.run.product == "bfloat16" else None)
+        silent = self.since_fired + B > self.run.dead_after  # dead, unless they fire now
+        if self.run.aux_coefficient and int(silent.sum()) >= self.run.aux_k:
+            pres.ask_aside([silent[b.latents].nonzero().squeeze(1) for b in self.blocks], self.run.aux_k)
         near = self.rule.select(pres, now)
         value, active = self.rule.values(near)
         f = near.with_values(value)
@@ -239,7 +234,7 @@ class Member:
                 grads[f"skip.{g}"] = x[:, b.reads].t() @ total[:, b.skips]
         dead = self._count(near.index[active], B)
         if self.run.aux_coefficient and int(dead.sum()) >= self.run.aux_k:
-            self._auxiliary(pres.dense, dead, xc, -error, grads)
+            self._auxiliary(pres.aside, dead, xc, -error, grads)
         self._update(grads, learning_rate(self.run, step, steps), step)
         l0 = float(active.sum()) / B
         self.rule.after(l0)
@@ -289,15 +284,16 @@ class Member:
             if self.centred:
                 grads["b_dec"][b.reads] -= through[b.latents] @ E
 
-    def _auxiliary(self, pres: list[Tensor], dead: Tensor, xc: Tensor, residual: Tensor, grads: dict[str, Tensor]) -> None:
+    def _auxiliary(
+        self, aside: list[SparseLatents], dead: Tensor, xc: Tensor, residual: Tensor, grads: dict[str, Tensor]
+    ) -> None:
         """Dead latents, the aux_k largest a row in each block, reconstruct the residual; its own scale is divided out."""
         weight = self.run.aux_coefficient / residual.square().sum().clamp_min(1e-12)
-        for g, (b, pre, D) in enumerate(zip(self.blocks, pres, self.decoders, strict=True)):
-            which = dead[b.latents].nonzero().squeeze(1)
-            if not len(which):
+        for g, (b, found, D) in enumerate(zip(self.blocks, aside, self.decoders, strict=True)):
+            f = found.kept(dead[b.latents][found.index])
+            if not len(f.index):
                 continue
-            found = largest(pre[:, which], self.run.aux_k)
-            f = SparseLatents(found.start, which[found.index], found.value.to(D.dtype), len(D))
+            f = f.with_values(f.value.to(D.dtype))
             G = 2 * weight * (decode(f, D) - residual[:, b.writes])
             grads[f"decoder.{g}"] += weight_gradient(f, G)
             slope = latent_gradient(f, G, D)

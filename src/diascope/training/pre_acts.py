@@ -1,38 +1,60 @@
-"""The pre-activations of one batch, a dense matrix a block, and the ways in which rules look for what is active in them.
+"""The pre-activations of one batch, and the ways in which rules look for what is active in them.
 
-In bfloat16 the encoder product costs half to a quarter of its fp32 time, but its results have eight bits. So there it only
-finds candidates, a little more than asked for; their values are computed anew in fp32, and the choice is made among those.
+They are never all in memory: the encoder product is made for a few rows at a time, searched while it is in the cache, and
+overwritten by the next. So a step needs no more than its parameters, gradients and moments, and little besides.
+
+In bfloat16 the product costs half to a quarter of its fp32 time, but its results have eight bits. So there it only finds
+candidates, a little more than asked for; their values are computed anew in fp32, and the choice is made among those.
 What is lost: an entry whose rounding error exceeds the margin (1/64 of the bar) may be passed over.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from diascope.kernels import SparseLatents, largest, merged, select_above
+from diascope.kernels import SparseLatents, largest, merged, select_above, stacked
 
 MARGIN = 1 / 64  # four times what bfloat16 rounds a number by
+IN_CACHE = 2**21  # entries of the product that are made and searched together: 8 MB in fp32
+SAMPLE = 64  # rows on which a bar is guessed
+
+
+class Block(NamedTuple):
+    """Latents that read the same columns: pre = x E^T + b."""
+
+    x: Tensor  # [B, d]
+    encoder: Tensor  # [F, d]
+    bias: Tensor  # [F]
 
 
 class PreActivations:
-    """`dense` holds [B, F] of every block; `exact` gives the fp32 values of candidates where the product was rounded."""
+    """[B, S] over all blocks side by side. `exact` gives the fp32 values of candidates where the product is made in `dtype`."""
 
-    def __init__(self, dense: list[Tensor], exact: Callable[[SparseLatents], Tensor] | None = None) -> None:
-        self.dense, self.exact = dense, exact
-        self.sizes = [p.shape[1] for p in dense]
+    def __init__(
+        self, blocks: list[Block], dtype: torch.dtype | None = None, exact: Callable[[SparseLatents], Tensor] | None = None
+    ) -> None:
+        self.blocks = blocks if dtype is None else [Block(*(t.to(dtype) for t in b)) for b in blocks]
+        self.exact = exact
+        self.sizes = [len(b.bias) for b in blocks]
+        self.aside: list[SparseLatents] = []  # of each block, once it was searched
+        self._asked: tuple[list[Tensor], int] | None = None
 
     def __len__(self) -> int:
-        return len(self.dense[0])
+        return len(self.blocks[0].x)
+
+    def ask_aside(self, among: list[Tensor], k: int) -> None:
+        """Let the first search also find the k largest positive entries a row among some latents of each block: `aside`."""
+        self._asked = among, k
 
     def above(self, bar: float | Tensor) -> SparseLatents:
         """The entries strictly above `bar`: a number, or one a latent [S]; not below 0."""
         least = bar if self.exact is None else bar * (1 - MARGIN)
-        bars = least.split(self.sizes) if isinstance(least, Tensor) else [least] * len(self.dense)
-        near = merged([select_above(p, b) for p, b in zip(self.dense, bars, strict=True)], sum(self.sizes))
+        bars = least.split(self.sizes) if isinstance(least, Tensor) else [least] * len(self.blocks)
+        near = self._searched(lambda pre, g: select_above(pre, bars[g]))
         if self.exact is None:
             return near
         near = near.with_values(self.exact(near))
@@ -41,19 +63,54 @@ class PreActivations:
     def largest(self, k: int) -> SparseLatents:
         """The k largest positive entries of each row."""
         more = k if self.exact is None else k + k // 8 + 8
-        near = merged([largest(p, more) for p in self.dense], sum(self.sizes))
+        near = self._searched(lambda pre, g: largest(pre, more))
         if self.exact is not None:
             near = near.with_values(self.exact(near))
             near = near.kept(near.value > 0)
-        return near.strongest(k) if self.exact is not None or len(self.dense) > 1 else near
+        return near.strongest(k) if self.exact is not None or len(self.blocks) > 1 else near
 
-    def guess(self, count: int) -> float:
-        """A bar that about `count` entries of the batch pass, from every 61st entry; never below 0."""
-        stride = 61 if all(size % 61 for size in self.sizes) else 1  # a stride that divides the width would see few latents
-        sample = np.concatenate([p.view(-1)[::stride].float().numpy() for p in self.dense])
-        keep = min(len(sample) - 1, int(count / stride) + 1)
-        return max(0.0, float(-np.partition(-sample, keep)[keep]))
+    def top(self, count: int, guess: float = float("inf")) -> SparseLatents:
+        """The `count` largest positive entries of the whole batch, ties included; fewer where fewer are positive.
 
-    def total(self) -> Tensor:
-        """All entries in one row, for statistics."""
-        return torch.cat([p.flatten() for p in self.dense])
+        `guess` is where their bar may lie: if it is about right, one search finds a superset, among which they are chosen.
+        """
+        near = self.above(0.9 * guess) if guess < float("inf") else None
+        if near is None or not count <= len(near.index) <= 4 * count:
+            near = self.above(self._bar(round(1.5 * count)))
+            if len(near.index) < count:  # the sample was no guide either
+                near = self.above(0.0)
+        if len(near.index) > count:
+            near = near.kept(near.value >= torch.topk(near.value, count, sorted=False).values.min())
+        return near
+
+    def _bar(self, count: int) -> float:
+        """A bar that about `count` entries of the batch pass, from some of its rows; never below 0."""
+        rows = torch.arange(0, len(self), max(1, len(self) // SAMPLE), device=self.blocks[0].x.device)
+        sample = torch.cat([torch.addmm(b.bias, b.x[rows], b.encoder.t()).flatten() for b in self.blocks]).float()
+        keep = min(len(sample), max(1, round(count * len(rows) / len(self))))
+        return max(0.0, float(torch.topk(sample, keep, sorted=False).values.min()))
+
+    def _searched(self, search: Callable[[Tensor, int], SparseLatents]) -> SparseLatents:
+        """`search(pre, block)` on a few rows of one block after another, put together."""
+        found = []
+        asked, self._asked = self._asked, None
+        for g in range(len(self.blocks)):
+            parts, aside = [], []
+            for pre in self._chunks(g):
+                parts.append(search(pre, g))
+                if asked:
+                    which = asked[0][g]
+                    best = largest(pre[:, which], asked[1])
+                    aside.append(SparseLatents(best.start, which[best.index], best.value, self.sizes[g]))
+            found.append(stacked(parts))
+            if asked:
+                self.aside.append(stacked(aside))
+        return merged(found, sum(self.sizes))
+
+    def _chunks(self, g: int) -> Iterator[Tensor]:
+        """The product of block g, a few rows at a time, all in the same memory."""
+        x, encoder, bias = self.blocks[g]
+        step = max(32, IN_CACHE // len(bias))
+        room = x.new_empty(min(step, len(x)), len(bias))
+        for rows in x.split(step):
+            yield torch.addmm(bias, rows, encoder.t(), out=room[: len(rows)])

@@ -14,8 +14,7 @@ from diascope.training.rules.rule import Rule, scaled_thresholds
 
 
 class BatchTopKRule(Rule):
-    """k starts at four times its target. The bar is guessed from the last batch, so that one pass over the dense
-    pre-activations finds a superset of the k B largest; the exact choice is made among those."""
+    """k starts at four times its target. The bar is guessed from the last batch."""
 
     opening = 4.0
 
@@ -25,15 +24,9 @@ class BatchTopKRule(Rule):
 
     def select(self, pres: PreActivations, now: float) -> SparseLatents:
         k = round(self.aim(now)) * len(pres)
-        near = pres.above(self.guess * 0.9)
-        if len(near.index) < k or len(near.index) > 4 * k:  # the guess was off: make another from these pre-activations
-            near = pres.above(pres.guess(round(1.5 * k)))
-            if len(near.index) < k:  # and where that fails too, take everything positive
-                near = pres.above(0.0)
-        if len(near.index) > k:
-            bar = torch.topk(near.value, k, sorted=False).values.min()
-            self.guess = float(bar)
-            near = near.kept(near.value >= bar)
+        near = pres.top(k, self.guess)
+        if len(near.index) >= k:
+            self.guess = float(near.value.min())
         return near
 
     def adopt(self, b_enc: Tensor, theta: Tensor) -> Tensor:
