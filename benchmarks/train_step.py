@@ -68,7 +68,7 @@ def our_step(recipe: MemberRecipe, product: str, data: list[Tensor], args: argpa
     member.start(one, one, torch.zeros(args.d), data[0], data[0], [])
     if isinstance(recipe.activation, JumpReLU):
         member.params["theta"].fill_(0.1)
-        member.rule.calibrate(lambda: member.pre_acts(data[0][:1024]), 1024)
+        member.rule.calibrate(member.pre_acts(data[0][:1024]))
 
     def step(i: int) -> float:
         x = data[i % len(data)]

@@ -49,3 +49,26 @@ def test_training_with_a_rounded_product_ends_where_the_exact_one_does():
 def test_another_precision_is_refused():
     with pytest.raises(ValueError, match="product is float32 or bfloat16"):
         TrainingRecipe((MemberRecipe("m"),), product="float16")
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_few_rows_at_a_time_find_what_all_at_once_do(several, monkeypatch):
+    m, x = member(BatchTopK(12), several=several)
+    which = [torch.arange(1, len(e), 3) for e in m.encoders]
+    found = []
+    for rows in (10**6, 50):
+        monkeypatch.setattr("diascope.training.pre_acts.rows_in_cache", lambda width, rows=rows: rows)
+        pres = m._pres(x)
+        pres.ask_aside(which, 5)
+        found.append([pres.above(0.3), *pres.aside, pres.largest(7), pres.top(900)])
+    for whole, parts in zip(*found, strict=True):
+        assert torch.equal(whole.counts, parts.counts) and torch.equal(whole.index, parts.index)
+        assert torch.allclose(whole.value, parts.value, atol=1e-5)
+    dense = torch.cat([torch.addmm(b.bias, b.x, b.encoder.t()) for b in m._pres(x).blocks], 1)
+    above, *aside, largest, top = found[1]
+    assert torch.equal(above.dense() > 0, dense > 0.3) and len(top.index) == 900
+    assert torch.allclose(top.value.min(), dense.flatten().topk(900).values.min(), atol=1e-5)
+    assert torch.allclose(largest.dense().sum(1), dense.clamp_min(0).topk(7, 1).values.sum(1), atol=1e-4)
+    for pre, chosen, few in zip(dense.split([len(e) for e in m.encoders], 1), which, aside, strict=True):
+        assert torch.allclose(few.dense().sum(1), pre[:, chosen].clamp_min(0).topk(5, 1).values.sum(1), atol=1e-4)
+        assert set(few.index.tolist()) <= set(chosen.tolist())

@@ -12,7 +12,7 @@ Inputs are raw activations: whatever normalisation training used has been folded
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -24,10 +24,8 @@ from diascope.dictionaries import interventions
 from diascope.dictionaries.activations import Activation, JumpReLU, Nesting, TopK
 from diascope.dictionaries.site_maps import Block, Causal, Joint, OneToOne, SiteMap, stretches
 from diascope.edits import Edits
-from diascope.kernels import SparseLatents, decode, largest, merged, select_above
+from diascope.kernels import SparseLatents, decode, largest, merged, rows_in_cache, select_above, stacked
 from diascope.sites import Site, spelled
-
-CHUNK = 2048  # rows a dense encoder product: bounds memory at CHUNK * latents of a block floats
 
 
 @dataclass(frozen=True)
@@ -229,14 +227,9 @@ class Dictionary(nn.Module):
                 f"this dictionary reads vectors of width {self.config.d_in} at {', '.join(self.config.sites_in)}, got {got}"
             )
         rows = x.reshape(-1, x.shape[-1])
-        parts = [self._active(chunk) for chunk in rows.split(CHUNK)] or [self._active(rows)]
-        offset, starts = 0, [parts[0].start[:1]]
-        for part in parts:
-            starts.append(part.start[1:] + offset)
-            offset += len(part.index)
-        index = torch.cat([p.index for p in parts])
-        value = torch.cat([p.value for p in parts])
-        return SparseLatents(torch.cat(starts), index, value, self.d_sae, tuple(x.shape[:-1]))
+        step = rows_in_cache(max(b.n_latents for b in self.blocks))
+        found = stacked([self._active(chunk) for chunk in rows.split(step)] or [self._active(rows)])
+        return replace(found, shape=tuple(x.shape[:-1]))
 
     def _active(self, x: Tensor) -> SparseLatents:
         chosen = []

@@ -84,12 +84,18 @@ def from_flat(pre_acts: Tensor, flat: Tensor) -> SparseLatents:
     return SparseLatents(start, flat - row * d_sae, pre_acts.reshape(-1)[flat], d_sae)
 
 
+def rows_in_cache(width: int) -> int:
+    """How many rows of `width` pre-activations to make and search together, so that they are searched in the cache: 8 MB."""
+    return max(32, 2**21 // max(width, 1))
+
+
 def stacked(parts: list[SparseLatents]) -> SparseLatents:
     """Rows under one another as one."""
     if len(parts) == 1:
         return parts[0]
     start = starts(torch.cat([p.counts for p in parts]))
-    return SparseLatents(start, torch.cat([p.index for p in parts]), torch.cat([p.value for p in parts]), parts[0].d_sae)
+    index, value = (torch.cat([getattr(p, name) for p in parts]) for name in ("index", "value"))
+    return SparseLatents(start, index, value, parts[0].d_sae)
 
 
 def merged(parts: list[SparseLatents], d_sae: int) -> SparseLatents:

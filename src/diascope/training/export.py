@@ -24,7 +24,7 @@ from diascope.training.member import Member
 
 def calibrate(member: Member, x: Tensor) -> float:
     """Set thresholds so that raw rows x [n, d_in] have the target L0 on average; returns the L0 before."""
-    return member.rule.calibrate(lambda: member.pre_acts(x), len(x))
+    return member.rule.calibrate(member.pre_acts(x))
 
 
 def fold(member: Member, model: str) -> Dictionary:

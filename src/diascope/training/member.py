@@ -16,7 +16,6 @@ latents encoder rows E [F, d], decoder rows D [F, d]:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -192,10 +191,9 @@ class Member:
             y[:, b.skips] += x[:, b.reads] @ A
         return y
 
-    def pre_acts(self, x: Tensor) -> Iterator[PreActivations]:
-        """Pre-activations of raw rows x [n, d_in] a chunk, for calibration."""
-        for chunk in x.split(1024):
-            yield self._pres(self._seen(chunk / self.scale_in))
+    def pre_acts(self, x: Tensor) -> PreActivations:
+        """Pre-activations of raw rows x [n, d_in], for calibration."""
+        return self._pres(self._seen(x / self.scale_in))
 
     # -- one step
     def step(self, x: Tensor, y: Tensor, step: int, steps: int) -> StepStats:

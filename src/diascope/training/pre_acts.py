@@ -16,10 +16,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from diascope.kernels import SparseLatents, largest, merged, select_above, stacked
+from diascope.kernels import SparseLatents, largest, merged, rows_in_cache, select_above, stacked
 
 MARGIN = 1 / 64  # four times what bfloat16 rounds a number by
-IN_CACHE = 2**21  # entries of the product that are made and searched together: 8 MB in fp32
 SAMPLE = 64  # rows on which a bar is guessed
 
 
@@ -110,7 +109,7 @@ class PreActivations:
     def _chunks(self, g: int) -> Iterator[Tensor]:
         """The product of block g, a few rows at a time, all in the same memory."""
         x, encoder, bias = self.blocks[g]
-        step = max(32, IN_CACHE // len(bias))
+        step = rows_in_cache(len(bias))
         room = x.new_empty(min(step, len(x)), len(bias))
         for rows in x.split(step):
             yield torch.addmm(bias, rows, encoder.t(), out=room[: len(rows)])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
 import torch
 from torch import Tensor
 
@@ -33,11 +31,11 @@ class BatchTopKRule(Rule):
         self.guess = float(theta.median())
         return b_enc
 
-    def calibrate(self, pres: Callable[[], Iterator[PreActivations]], rows: int) -> float:
+    def calibrate(self, pres: PreActivations) -> float:
         """The k-th largest pre-activation over the rows becomes every latent's threshold: the conversion to JumpReLU."""
         unit = torch.full_like(self.theta, max(self.guess, 1e-12))
-        self.theta, before = scaled_thresholds(unit, pres, round(self.recipe.l0_target * rows))
-        return before / rows
+        self.theta, before = scaled_thresholds(unit, pres, round(self.recipe.l0_target * len(pres)))
+        return before / len(pres)
 
     def export(self, encoders: list[Tensor], b_enc: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
         return encoders, b_enc, self.theta

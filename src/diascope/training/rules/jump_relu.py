@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -58,12 +58,12 @@ class JumpReLURule(Rule):
         dtheta = torch.zeros_like(self.params["theta"]).index_add_(0, near.index, per_entry)
         return Gradients(torch.where(active, df, 0.0), params={"theta": dtheta})
 
-    def calibrate(self, pres: Callable[[], Iterator[PreActivations]], rows: int) -> float:
+    def calibrate(self, pres: PreActivations) -> float:
         """All thresholds are multiplied by one factor."""
         unit = self.params["theta"].clamp_min(1e-12)
-        theta, before = scaled_thresholds(unit, pres, round(self.recipe.l0_target * rows))
+        theta, before = scaled_thresholds(unit, pres, round(self.recipe.l0_target * len(pres)))
         self.params["theta"].copy_(theta)
-        return before / rows
+        return before / len(pres)
 
     @property
     def exported(self) -> Activation:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -88,12 +88,9 @@ class Rule:
             self.weight = self.sparsity.next(self.weight, l0, self.recipe.l0_target)
 
     # -- the end
-    def calibrate(self, pres: Callable[[], Iterator[PreActivations]], rows: int) -> float:
-        """Bring the mean L0 on calibration rows to the target, where thresholds can, and return the L0 before.
-
-        `pres()` gives the pre-activations of one chunk of rows after another.
-        """
-        return sum(float(self.values(self.select(p, 1.0))[1].sum()) for p in pres()) / rows
+    def calibrate(self, pres: PreActivations) -> float:
+        """Bring the mean L0 on calibration rows to the target, where thresholds can, and return the L0 before."""
+        return float(self.values(self.select(pres, 1.0))[1].sum()) / len(pres)
 
     def export(self, encoders: list[Tensor], b_enc: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
         """(encoders, b_enc, thresholds) of the finished dictionary, in training's units."""
@@ -105,15 +102,12 @@ class Rule:
         return JumpReLU()
 
 
-def scaled_thresholds(unit: Tensor, pres: Callable[[], Iterator[PreActivations]], k: int) -> tuple[Tensor, int]:
-    """`unit` [S] times the factor at which k entries of all chunks pass it, and how many pass `unit` itself."""
+def scaled_thresholds(unit: Tensor, pres: PreActivations, k: int) -> tuple[Tensor, int]:
+    """`unit` [S] times the factor at which k entries pass it, and how many pass `unit` itself."""
 
     def ratios(least: float) -> Tensor:
-        parts = []
-        for chunk in pres():
-            near = chunk.above(least * unit)
-            parts.append(near.value / unit[near.index])
-        return torch.cat(parts)
+        near = pres.above(least * unit)
+        return near.value / unit[near.index]
 
     found = ratios(0.5)
     if len(found) < k:  # `unit` was no guide: look at everything positive
