@@ -16,7 +16,6 @@ from rich.console import Console
 from rich.table import Table
 
 from diascope.dictionaries import BatchTopK, Causal
-from diascope.numerics import Estimate
 from diascope.progress import Bars
 from diascope.recipes.gemma_scope_2 import scaled
 from diascope.recipes.recipe import RunRecipe
@@ -73,12 +72,11 @@ def main() -> None:
     )
     for name, e in results.items():
         for row in (r for r in ROWS if r in e.metrics):
-            t.add_row(name if row == "dictionary" else f"  {row}", *(cell(e.metrics[row].get(c)) for c in COLUMNS))
+            t.add_row(
+                name if row == "dictionary" else f"  {row}",
+                *(e.metrics[row][c].plus_minus if c in e.metrics[row] else "" for c in COLUMNS),
+            )
     out.print(t)
-
-
-def cell(value: Estimate | float | None) -> str:
-    return f"{value.value:.3f} ± {(value.high - value.low) / 2:.3f}" if isinstance(value, Estimate) else ""
 
 
 if __name__ == "__main__":

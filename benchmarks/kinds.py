@@ -27,7 +27,6 @@ from diascope.activations import RowReader, beside
 from diascope.config import config_hash
 from diascope.dictionaries import BatchTopK, Causal, Dictionary, JumpReLU, TopK, load_dictionary, save_dictionary
 from diascope.evals import Evaluation, evaluate
-from diascope.numerics import Estimate
 from diascope.progress import Bars
 from diascope.recipes.gemma_scope_2 import L0, prefixes, scaled
 from diascope.recipes.recipe import RunRecipe
@@ -125,21 +124,18 @@ def prefix_members(found: dict[str, Dictionary], reader: RowReader, held: np.nda
     return tuple(chosen)
 
 
-def cell(value: Any) -> str:
-    if not isinstance(value, Estimate):
-        return ""
-    half = (value.high - value.low) / 2
-    return f"{value.value:.3f} ± {half:.3f}" if abs(value.value) < 10 else f"{value.value:.1f} ± {half:.1f}"
-
-
 def table(results: dict[str, Evaluation], out: Console) -> None:
     columns = ("l0", "fvu", "fvu_standardised", "delta_ce", "dead")
     t = Table("", *columns, title="± is half a 95 % interval over documents")
     for name, e in results.items():
-        t.add_row(name, *(cell(e.metrics["dictionary"].get(c)) for c in columns))
+        t.add_row(name, *(e.metrics["dictionary"][c].plus_minus for c in columns))
         for control in ("affine_part", "ridge", "minus ridge", "token_pca", "pca", "random", "mean"):
             if control in e.metrics:
-                t.add_row(f"  {control}", *(cell(e.metrics[control].get(c)) for c in columns), style="dim")
+                t.add_row(
+                    f"  {control}",
+                    *(e.metrics[control][c].plus_minus if c in e.metrics[control] else "" for c in columns),
+                    style="dim",
+                )
     out.print(t)
 
 

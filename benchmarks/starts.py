@@ -21,7 +21,6 @@ from rich.table import Table
 
 from diascope.dictionaries import BatchTopK, Causal
 from diascope.evals import Series, difference
-from diascope.numerics import Estimate
 from diascope.progress import Bars
 from diascope.recipes.gemma_scope_2 import l0_target, prefixes, scaled
 from diascope.recipes.recipe import RunRecipe
@@ -71,16 +70,12 @@ def main() -> None:
         results = run.judge({n: found[n] for n in ("scratch", "late", "warm")})
     t = Table("", "L0", "FVU", "FVU std.", "delta CE", "dead", title=f"{args.tokens} tokens, one pass")
     for name, r in results.items():
-        t.add_row(name, *(cell(r.metrics["dictionary"][m]) for m in ("l0", "fvu", "fvu_standardised", "delta_ce", "dead")))
+        t.add_row(name, *(r.metrics["dictionary"][m].plus_minus for m in ("l0", "fvu", "fvu_standardised", "delta_ce", "dead")))
     series: dict[str, Series] = {n: r.series["dictionary"] for n, r in results.items()}
     for other in ("late", "scratch"):
         d = difference(series["warm"], series[other])
-        t.add_row(f"warm - {other}", "", cell(d["fvu"]), "", cell(d["delta_ce"]), "")
+        t.add_row(f"warm - {other}", "", d["fvu"].plus_minus, "", d["delta_ce"].plus_minus, "")
     out.print(t)
-
-
-def cell(value: Estimate | float) -> str:
-    return f"{value.value:.3f} ± {(value.high - value.low) / 2:.3f}" if isinstance(value, Estimate) else f"{value:.3f}"
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from diascope.dictionaries import BatchTopK, Joint, ReLU
+from diascope.numerics import Estimate
 from diascope.progress import Bars
 from diascope.recipes.gemma_scope_2 import scaled
 from diascope.recipes.recipe import RunRecipe
@@ -54,17 +55,13 @@ def main() -> None:
         for model in SITES:
             s = card["latent_scaling"]["sites"][model]
             shown = (
-                [cell(own["l0"]), cell(own["fvu"]), cell(own["delta_ce"]), cell(tuned["delta_ce"])]
+                [Estimate(**m).plus_minus for m in (own["l0"], own["fvu"], own["delta_ce"], tuned["delta_ce"])]
                 if model == SITES[0]
                 else [""] * 4
             )
             counts = (s["look_like_its_own"], s["are_its_own"], s["shrunk_away"], s["written_by_others"])
             t.add_row(f"{m.name}: {model}", *shown, *map(str, counts))
     out.print(t)
-
-
-def cell(metric: dict) -> str:
-    return f"{metric['value']:.3f} ± {(metric['high'] - metric['low']) / 2:.3f}"
 
 
 if __name__ == "__main__":

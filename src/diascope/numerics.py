@@ -69,6 +69,12 @@ class Estimate:
     def __str__(self) -> str:
         return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
 
+    @property
+    def plus_minus(self) -> str:
+        """The number and half the width of its interval, for tables."""
+        digits = 3 if abs(self.value) < 10 else 1
+        return f"{self.value:.{digits}f} ± {(self.high - self.low) / 2:.{digits}f}"
+
 
 def ratio_over_documents(
     numerator: np.ndarray, denominator: np.ndarray, documents: np.ndarray, *, draws: int = 1000, seed: int = 0

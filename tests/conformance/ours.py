@@ -76,7 +76,7 @@ class Ours:
 
     def gradients(self, x: Tensor, dead: Tensor | None) -> dict[str, Tensor]:
         seen: dict[str, Tensor] = {}
-        self._step(x, dead, lambda grads, lr, step: seen.update({ROLES[k]: v.clone() for k, v in grads.items()}))
+        self._step(x, dead, lambda grads, lr, step: seen.update({ROLES[k]: v.clone() for k, v in grads}))
         return seen
 
     def loss(self, x: Tensor) -> float:

@@ -57,7 +57,7 @@ def make(shape="sae", activation=None, *, skip=False, matryoshka=NESTED, sparsit
 
 def gradients(member, x, y, step=10):
     seen = {}
-    member._update = lambda grads, lr, step: seen.update({k: v.clone() for k, v in grads.items()})
+    member._update = lambda grads, lr, step: seen.update({k: v.clone() for k, v in grads})
     member.step(x, y, step, 20)
     return seen
 

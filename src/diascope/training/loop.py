@@ -14,7 +14,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -187,7 +187,8 @@ class Group:
         vectors = {site: self.reader.read(site, index) for site in sites}
         out = {}
         for member, (first, last) in working:
-            x, y = (torch.cat([vectors[s] for s in ends], 1) for ends in (member.recipe.reads, member.recipe.writes))
+            x = _side_by_side(vectors, member.recipe.reads)
+            y = x if member.recipe.writes == member.recipe.reads else _side_by_side(vectors, member.recipe.writes)
             try:
                 if self.step == first and member.recipe.starts_from:
                     self._start_late(member)
@@ -308,6 +309,10 @@ def _moments(reader: RowReader, site: Site, rows: np.ndarray) -> Moments:
     for part in np.array_split(rows, max(1, len(rows) // 8192)):
         total = total.merge(Moments.of(reader.read(site, part)))
     return total
+
+
+def _side_by_side(vectors: Mapping[Site, Tensor], sites: Sequence[Site]) -> Tensor:
+    return torch.cat([vectors[s] for s in sites], 1) if len(sites) > 1 else vectors[sites[0]]
 
 
 def _note(stats: dict[str, StepStats]) -> str:

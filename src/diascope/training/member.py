@@ -16,6 +16,7 @@ latents encoder rows E [F, d], decoder rows D [F, d]:
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -48,6 +49,16 @@ class StepStats:
     threshold: float  # BatchTopK's bar; 0 for others
     dead: int
     weight: float  # of the sparsity penalty; 0 where k fixes L0
+
+
+@dataclass(frozen=True)
+class Aside:
+    """The auxiliary loss at one block: its latents, its derivative in what they write [B, d_out] and in them [nnz]."""
+
+    block: int
+    latents: SparseLatents
+    gradient: Tensor
+    slope: Tensor
 
 
 class Member:
@@ -198,7 +209,9 @@ class Member:
     # -- one step
     def step(self, x: Tensor, y: Tensor, step: int, steps: int) -> StepStats:
         """One optimiser step on raw rows x [B, d_in], y [B, d_out]."""
-        x, y = x / self.scale_in, y / self.scale_out
+        same = y is x and torch.equal(self.scale_in, self.scale_out)
+        x = x / self.scale_in
+        y = x if same else y / self.scale_out
         B, now = len(x), pressure(self.run, step, steps)
         xc, base = self._seen(x), self._base(x)
         pres = self._pres(xc, torch.bfloat16 if self.run.product == "bfloat16" else None)
@@ -213,9 +226,7 @@ class Member:
         parts = [f.part(b.latents.start, b.latents.stop) for b in self.blocks]
         segments = [_segments(part, end) for part, end in zip(parts, ends, strict=True)]
         G, error = prefix_errors(self._decoded(segments, B, len(weights)), base, y, weights)
-        total = G[:, 0]  # every prefix begins with the first segment
-        G = G.reshape(B * len(weights), -1)
-        df = self._latent_gradient(segments, G, near)
+        df = self._latent_gradient(segments, G.view(B * len(weights), -1), near)
 
         def frozen(v: Tensor) -> Tensor:
             whole = near.with_values(v)
@@ -224,20 +235,13 @@ class Member:
             return self._latent_gradient(alone, (2 / B) * rest, near)
 
         slopes = self.rule.gradients(near, active, df, now, frozen)
-        grads = {"b_dec": total.sum(0), **slopes.params}
-        self._encoder_gradients(grads, near, slopes, xc)
-        for g, (b, s) in enumerate(zip(self.blocks, segments, strict=True)):
-            grads[f"decoder.{g}"] = weight_gradient(s, _columns(G, b.writes))
-            if self.skips:
-                grads[f"skip.{g}"] = x[:, b.reads].t() @ total[:, b.skips]
         dead = self._count(near.index[active], B)
-        if self.run.aux_coefficient and int(dead.sum()) >= self.run.aux_k:
-            self._auxiliary(pres.aside, dead, xc, -error, grads)
-        self._update(grads, learning_rate(self.run, step, steps), step)
+        used = self.run.aux_coefficient and int(dead.sum()) >= self.run.aux_k
+        aside = self._auxiliary(pres.aside, dead, -error) if used else []
+        self._update(self._gradients(near, slopes, segments, G, x, xc, aside), learning_rate(self.run, step, steps), step)
         l0 = float(active.sum()) / B
         self.rule.after(l0)
-        variance = (y - y.mean(0)).square().sum()
-        fvu = float(error.square().sum() / variance)
+        fvu = float(torch.linalg.vector_norm(error).square() / (B * y.var(0, correction=0).sum()))
         return StepStats(fvu, l0, self.rule.guess, int(dead.sum()), self.rule.weight)
 
     def _count(self, fired: Tensor, rows: int) -> Tensor:
@@ -271,41 +275,70 @@ class Member:
             out[(near.index >= b.latents.start) & (near.index < b.latents.stop)] = part
         return out
 
-    def _encoder_gradients(self, grads: dict[str, Tensor], near: SparseLatents, slopes: Gradients, xc: Tensor) -> None:
+    def _gradients(
+        self,
+        near: SparseLatents,
+        slopes: Gradients,
+        segments: list[SparseLatents],
+        G: Tensor,
+        x: Tensor,
+        xc: Tensor,
+        aside: list[Aside],
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Every parameter's gradient by name, the large ones one after another, so that no two need be in memory.
+
+        They may be used up as they come: no parameter is read after the first.
+        """
+
         def summed(entries: Tensor) -> Tensor:
             return torch.zeros_like(self.params["b_enc"]).index_add_(0, near.index, entries)
 
-        whole, through = near.with_values(slopes.pre), summed(slopes.pre)
-        grads["b_enc"] = through if slopes.bias is None else summed(slopes.bias)
-        for g, (b, E) in enumerate(zip(self.blocks, self.encoders, strict=True)):
-            grads[f"encoder.{g}"] = weight_gradient(whole.part(b.latents.start, b.latents.stop), _columns(xc, b.reads))
+        whole, through, total = near.with_values(slopes.pre), summed(slopes.pre), G[:, 0]  # every prefix begins with segment 0
+        b_enc, b_dec = (through.clone() if slopes.bias is None else summed(slopes.bias)), total.sum(0)
+        for b, E in zip(self.blocks, self.encoders, strict=True):
             if self.centred:
-                grads["b_dec"][b.reads] -= through[b.latents] @ E
+                b_dec[b.reads] -= through[b.latents] @ E
+        for a in aside:
+            b_enc[self.blocks[a.block].latents].index_add_(0, a.latents.index, a.slope)
+        yield from ({"b_dec": b_dec, "b_enc": b_enc} | slopes.params).items()
+        more = {a.block: a for a in aside}
+        flat = G.reshape(-1, G.shape[-1])
+        for g, (b, segment) in enumerate(zip(self.blocks, segments, strict=True)):
+            rows = _columns(xc, b.reads)
+            encoder = weight_gradient(whole.part(b.latents.start, b.latents.stop), rows)
+            if a := more.get(g):
+                encoder += weight_gradient(a.latents.with_values(a.slope), rows)
+            yield f"encoder.{g}", encoder
+            del encoder
+            decoder = weight_gradient(segment, _columns(flat, b.writes))
+            if a:
+                decoder += weight_gradient(a.latents, a.gradient)
+            yield f"decoder.{g}", decoder
+            del decoder
+            if self.skips:
+                yield f"skip.{g}", x[:, b.reads].t() @ total[:, b.skips]
 
-    def _auxiliary(
-        self, aside: list[SparseLatents], dead: Tensor, xc: Tensor, residual: Tensor, grads: dict[str, Tensor]
-    ) -> None:
+    def _auxiliary(self, found: list[SparseLatents], dead: Tensor, residual: Tensor) -> list[Aside]:
         """Dead latents, the aux_k largest a row in each block, reconstruct the residual; its own scale is divided out."""
-        weight = self.run.aux_coefficient / residual.square().sum().clamp_min(1e-12)
-        for g, (b, found, D) in enumerate(zip(self.blocks, aside, self.decoders, strict=True)):
-            f = found.kept(dead[b.latents][found.index])
-            if not len(f.index):
-                continue
-            f = f.with_values(f.value.to(D.dtype))
-            G = 2 * weight * (decode(f, D) - residual[:, b.writes])
-            grads[f"decoder.{g}"] += weight_gradient(f, G)
-            slope = latent_gradient(f, G, D)
-            grads[f"encoder.{g}"] += weight_gradient(f.with_values(slope), _columns(xc, b.reads))
-            grads["b_enc"][b.latents].index_add_(0, f.index, slope)
+        weight, out = self.run.aux_coefficient / residual.square().sum().clamp_min(1e-12), []
+        for g, (b, near, D) in enumerate(zip(self.blocks, found, self.decoders, strict=True)):
+            f = near.kept(dead[b.latents][near.index])
+            if len(f.index):
+                f = f.with_values(f.value.to(D.dtype))
+                G = 2 * weight * (decode(f, D) - residual[:, b.writes])
+                out.append(Aside(g, f, G, latent_gradient(f, G, D)))
+        return out
 
-    def _update(self, grads: dict[str, Tensor], lr: float, step: int) -> None:
+    def _update(self, grads: Iterable[tuple[str, Tensor]], lr: float, step: int) -> None:
+        """One step of the optimiser with each gradient, which is then let go."""
         now = AdamStep(lr, self.run.beta1, self.run.beta2, step, self.run.update_clip)
-        for name, g in grads.items():
+        for name, g in grads:
             value = self.params[name]
             for moment in (self._second, self._first) if self.run.beta1 else (self._second,):
                 if name not in moment:
                     moment[name] = torch.zeros_like(value)
             adam(value, g, self._second[name], self._first.get(name), now, unit_rows=name.startswith("decoder"))
+            del g
 
     # -- state for checkpoints
     def state(self) -> dict[str, Tensor]:
