@@ -32,9 +32,12 @@ class Moments:
     @classmethod
     def of(cls, rows: Tensor) -> Moments:
         """The moments of `rows` [n, d]."""
-        x = rows.to(torch.float64)
-        mean = x.mean(0)
-        return cls(len(x), mean, (x - mean).square().sum(0))
+        total = cls.empty(rows.shape[1])
+        for part in rows.split(max(1, 2**17 // rows.shape[1])):  # 1 MB at a time: float64 stays in the cache
+            x = part.to(torch.float64)
+            mean = x.mean(0)
+            total = total.merge(cls(len(x), mean, x.sub_(mean).square_().sum(0)))
+        return total
 
     def merge(self, other: Moments) -> Moments:
         """The moments of both sets of rows together."""

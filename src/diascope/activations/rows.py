@@ -57,10 +57,10 @@ class RowWriter:
         with commit_folder(self._run(run), overwrite=True) as work:
             moments = {}
             for site, x in rows.vectors.items():
-                if not torch.isfinite(x).all():
+                m = Moments.of(x)
+                if not torch.isfinite(m.m2).all():  # what is not finite in any row is not finite here
                     raise ValueError(f"{site} has values that are not finite in run {run}: is the model's dtype too narrow?")
                 save_file({"rows": x.to(torch.bfloat16).contiguous()}, work / _file(site))
-                m = Moments.of(x)
                 moments |= {f"{site}.mean": m.mean, f"{site}.m2": m.m2}
             save_file(moments, work / "moments.safetensors")
             ids = {"token": rows.token, "document": rows.document, "position": rows.position}

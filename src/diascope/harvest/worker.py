@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,11 +70,19 @@ def harvest(
     }
     writer = RowWriter(folder, manifest)
     total = sequences.tokens.size
-    for run, start in enumerate(range(0, len(sequences), plan.run_sequences)):
-        stop = min(start + plan.run_sequences, len(sequences))
-        if not writer.has(run):
-            writer.write(run, _rows(model, sequences, sites, range(start, stop), plan.batch_sequences, progress, total))
-        progress(stop * sequences.tokens.shape[1], total)
+    writing: Future[None] | None = None
+    with ThreadPoolExecutor(1, "diascope-spool") as disk:  # one run is written while the next is computed
+        for run, start in enumerate(range(0, len(sequences), plan.run_sequences)):
+            stop = min(start + plan.run_sequences, len(sequences))
+            if not writer.has(run):
+                rows = _rows(model, sequences, sites, range(start, stop), plan.batch_sequences, progress, total)
+                if writing:
+                    writing.result()
+                writing = disk.submit(writer.write, run, rows)
+                del rows
+            progress(stop * sequences.tokens.shape[1], total)
+        if writing:
+            writing.result()
     return RowReader(folder)
 
 
