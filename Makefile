@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
-.PHONY: demo test check page clean
+.PHONY: demo test check bench page clean
 demo: .venv/run
 	$(BIN)/diascope demo $(ARGS)
 
@@ -15,6 +15,14 @@ check: .venv/dev
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
+
+# Small forms of the benchmarks of speed and memory (about 10 minutes); docs/benchmarks.md has the full ones and what they gave.
+bench: .venv/dev
+	$(BIN)/python benchmarks/train_step.py --rounds 3 --warm-up 1
+	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/encode.py --latents 16384 65536 --rounds 3
+	$(BIN)/python benchmarks/harvest.py --tokens 4096 --rounds 2
+	$(BIN)/python benchmarks/suite.py --tokens 2048
 
 # The explorer's page, from TypeScript (needs Node; the result is committed, so users do not).
 page:
