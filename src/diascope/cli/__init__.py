@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 
 import tyro
@@ -27,6 +28,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # a terminal that knows ASCII alone gets question marks, not a failure at the end
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    # a scheduler's stop is Ctrl-C: whoever saves at the one saves at the other
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     command = tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="diascope", description=__doc__)
     try:
         command.run()

@@ -16,7 +16,7 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -45,7 +45,8 @@ from diascope.recipes.texts import Texts
 from diascope.recipes.track import check_tracker, tracker
 from diascope.sites import Site
 from diascope.storage.files import read_json, reading, write_json
-from diascope.training import train_group
+from diascope.storage.lock import held
+from diascope.training import Trained, train_group
 from diascope.training.rules import RULES
 from diascope.training.start import opened, weights_hash
 
@@ -162,9 +163,9 @@ class Run:
             self.model.width(site)
         plan = Harvest(tuple(map(str, sites)))
         model, sequences, spool = self.model, self.texts.training, self.workspace / "spool"
-        self.workspace.mkdir(parents=True, exist_ok=True)
-        write_json(self.workspace / "recipe.json", self.identity)  # only now: wrong input claims no workspace
-        with self._timed("harvest", sequences.tokens.size, "tokens"):
+        # only now: wrong input claims no workspace
+        with held(self.workspace), self._timed("harvest", sequences.tokens.size, "tokens"):
+            write_json(self.workspace / "recipe.json", self.identity)
             return harvest(model, sequences, plan, spool, progress=self.stage("harvest", "tokens"))
 
     def train(self) -> dict[str, Dictionary]:
@@ -174,18 +175,22 @@ class Run:
             return {n: load_dictionary(self.folder(n)) for n in self.names}
         reader = self.harvest()
         progress = self.stage("train", "rows")
-        with self._timed("training", len(reader) * self.recipe.training.epochs, "rows"):
-            trained = train_group(
-                self.recipe.training,
-                reader,
-                self.workspace / "training",
-                model=self.recipe.model,
-                calibration=self.calibration_rows,
-                observe=tracker(self.track, project="diascope", config=to_data(self.recipe))
-                if self.track
-                else lambda line: None,
-                progress=progress,
-            )
+        with held(self.workspace):
+            with self._timed("training", len(reader) * self.recipe.training.epochs, "rows"):
+                send = tracker(self.track, project="diascope", config=to_data(self.recipe)) if self.track else lambda line: None
+                trained = train_group(
+                    self.recipe.training,
+                    reader,
+                    self.workspace / "training",
+                    model=self.recipe.model,
+                    calibration=self.calibration_rows,
+                    observe=send,
+                    progress=progress,
+                )
+            return self._saved(trained)
+
+    def _saved(self, trained: Sequence[Trained]) -> dict[str, Dictionary]:
+        """Write what training gave, in both layouts; our own comes last: where it stands, the member is finished."""
         out, taken = {}, {}
         for t in trained:
             t.dictionary.provenance = self._provenance() | {"training": t.facts}
@@ -193,7 +198,6 @@ class Run:
             if not FORMATS["gemma-scope-2"].refuses(t.dictionary):
                 place = own_place(t.recipe.folder or folder_name(t.dictionary.config), t.recipe.name, taken)
                 save_dictionary(t.dictionary, self.workspace / "gemma-scope-2" / place, format="gemma-scope-2", overwrite=True)
-            # our own artefact comes last: where it stands, the member is finished
             save_dictionary(t.dictionary, self.folder(t.recipe.name), overwrite=True)
             out[t.recipe.name] = t.dictionary
         return out
@@ -209,9 +213,10 @@ class Run:
         dictionaries = {n: load_dictionary(self.folder(n)) for n in self.names}
         if all("metrics" in d.card for d in dictionaries.values()):
             return None
-        results = self.judge(dictionaries)
-        for name, result in results.items():
-            write_json(self.folder(name) / "card.json", result.card())
+        with held(self.workspace):
+            results = self.judge(dictionaries)
+            for name, result in results.items():
+                write_json(self.folder(name) / "card.json", result.card())
         return results
 
     def judge(self, dictionaries: Mapping[str, Dictionary]) -> dict[str, Evaluation]:
@@ -247,7 +252,7 @@ class Run:
         total = min(self.recipe.index_tokens, len(reader))
         rows = stored_rows(reader, self.texts.training.rows(self.model), sites, limit=total)
         progress = self.stage("index", "")
-        with self._timed("index", total, "tokens"):
+        with held(self.workspace), self._timed("index", total, "tokens"):
             firings = sweep(dictionaries, rows, progress=lambda done: progress(done, total, "finding firings"))
             self._store_examples(dictionaries, firings)
             return write_index(self.model, dictionaries, firings, self.texts.training, folder, progress=progress)

@@ -13,11 +13,13 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from diascope import rng
 from diascope.config import config_hash, to_data, within
 from diascope.models import Model, continuations
 from diascope.storage.files import commit_file, read_json, reading, write_json
+from diascope.storage.lock import held
 from diascope.tokens.corpora import Document, open_corpus
 
 PART = 64  # conversations
@@ -76,6 +78,22 @@ def rollouts(
                 return done
             raise ValueError(f"{done} does not hold the {len(chosen)} conversations that were asked for")
     _asked(model, config, chosen[0])  # a model without a template is told apart before anything is written
+    with held(folder):
+        parts = _sampled(model, config, chosen, folder, identity, progress)
+        with commit_file(done) as work:
+            work.write_text("".join(p.read_text(encoding="utf-8") for p in parts), encoding="utf-8")
+    return done
+
+
+def _sampled(
+    model: Model,
+    config: Rollouts,
+    chosen: list[Document],
+    folder: Path,
+    identity: dict[str, Any],
+    progress: Callable[[int, int], None],
+) -> list[Path]:
+    """All parts, those that are missing or damaged sampled now."""
     parts = []
     for number, start in enumerate(range(0, len(chosen), PART)):
         path, here = folder / "parts" / f"{number:06d}.jsonl", chosen[start : start + PART]
@@ -86,9 +104,7 @@ def rollouts(
                 work.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
         progress(start + len(here), len(chosen))
         parts.append(path)
-    with commit_file(done) as work:
-        work.write_text("".join(p.read_text(encoding="utf-8") for p in parts), encoding="utf-8")
-    return done
+    return parts
 
 
 def _sound(path: Path, conversations: int) -> bool:
