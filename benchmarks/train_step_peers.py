@@ -4,12 +4,14 @@
 
 Needs sae-lens==6.54.12 and eai-sparsify==1.3.3. SAELens' step is its trainer's own (forward, backward, gradient clipping, Adam, counts of
 what fired), in fp32 and under its autocast option; sparsify's is its coder's forward and backward with Adam and its own removal
-of the parallel gradient and renormalisation, in fp32 and under torch.autocast as its trainer sets it.
+of the parallel gradient and renormalisation, in fp32 and under torch.autocast as its trainer sets it. Each of them again compiled:
+SAELens by what its compile_sae option does, sparsify by torch.compile of its coder's forward. What cannot be compiled is left out.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import sys
 import time
@@ -19,9 +21,10 @@ import torch
 from torch import Tensor
 
 Step = Callable[[Tensor], object]
+KINDS = ("batchtopk", "matryoshka", "jumprelu")
 
 
-def sae_lens(kind: str, autocast: bool, d: int, latents: int, l0: int, batch: int) -> Step:
+def sae_lens(kind: str, autocast: bool, compiled: bool, d: int, latents: int, l0: int, batch: int) -> Step:
     from sae_lens.config import LoggingConfig, SAETrainerConfig
     from sae_lens.saes import batchtopk_sae, jumprelu_sae, matryoshka_batchtopk_sae
     from sae_lens.training.sae_trainer import SAETrainer
@@ -46,19 +49,22 @@ def sae_lens(kind: str, autocast: bool, d: int, latents: int, l0: int, batch: in
         sae,
         iter([]),
     )  # fmt: skip
+    if compiled:
+        sae.training_forward_pass = torch.compile(sae.training_forward_pass)
     return lambda x: trainer._train_step(sae=sae, sae_in=x)
 
 
-def sparsify(autocast: bool, d: int, latents: int, l0: int) -> Step:
+def sparsify(autocast: bool, compiled: bool, d: int, latents: int, l0: int) -> Step:
     from sparsify.config import SparseCoderConfig
     from sparsify.sparse_coder import SparseCoder
 
     coder = SparseCoder(d, SparseCoderConfig(num_latents=latents, k=l0), device="cpu", dtype=torch.float32)
     adam = torch.optim.Adam(coder.parameters(), lr=1e-5)
+    forward = torch.compile(coder) if compiled else coder
 
     def step(x: Tensor) -> None:
         with torch.autocast("cpu", torch.bfloat16) if autocast else contextlib.nullcontext():
-            loss = coder(x).fvu
+            loss = forward(x).fvu
         loss.backward()
         coder.remove_gradient_parallel_to_decoder_directions()
         adam.step()
@@ -74,11 +80,18 @@ def main() -> None:
     torch.manual_seed(0)
     out, sys.stdout = sys.stdout, sys.stderr  # what libraries print stays out of the answers
     steps: dict[str, Step] = {}
-    for dtype, autocast in (("fp32", False), ("bf16", True)):
-        for kind in ("batchtopk", "matryoshka", "jumprelu"):
-            steps[f"sae_lens-{kind} {dtype}"] = sae_lens(kind, autocast, d, latents, l0, batch)
-        steps[f"sparsify-topk {dtype}"] = sparsify(autocast, d, latents, l0)
     x = torch.randn(batch, d) * torch.linspace(1, 5, d) ** -1
+    for autocast, compiled in itertools.product((False, True), (False, True)):
+        mode = ("bf16" if autocast else "fp32") + (" compiled" if compiled else "")
+        made = {f"sae_lens-{kind} {mode}": sae_lens(kind, autocast, compiled, d, latents, l0, batch) for kind in KINDS}
+        made[f"sparsify-topk {mode}"] = sparsify(autocast, compiled, d, latents, l0)
+        for name, step in made.items():
+            try:
+                step(x.clone())  # compiles, where it is to be compiled
+            except Exception as error:
+                print(f"{name} is left out: {type(error).__name__}: {str(error).splitlines()[0][:200]}", file=sys.stderr)
+                continue
+            steps[name] = step
     print(json.dumps(list(steps)), file=out, flush=True)
     for line in sys.stdin:
         began = time.perf_counter()
