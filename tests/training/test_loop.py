@@ -138,6 +138,15 @@ def test_health_names_the_trouble(reader, tmp_path):
     assert "not finite" in troubles(member, StepStats(float("nan"), 4.0, 0.1, 0, 0.0), 5, 100)[0]
 
 
+def test_what_was_said_with_other_numbers_is_said_once(reader, tmp_path):
+    group = Group(recipe(), reader, tmp_path, "toy")
+    for dead in (400, 500):
+        for sentence in troubles(group.members[0], StepStats(0.5, 40.0, 0.1, dead, 0.0), 90, 100):
+            group._say("sae-50", sentence)
+            group._say("sae-150", sentence)
+    assert sum("500 of" in s for s in group.said.values()) == 2 and not any("400 of" in s for s in group.said.values())
+
+
 def test_a_spool_refuses_values_that_overflowed(tmp_path):
     writer = RowWriter(tmp_path, {"sites": [str(IN)]})
     ids = torch.arange(2)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import re
 import signal
 import threading
 import time
@@ -65,7 +66,7 @@ class Group:
         self.batches = Batches(rows, recipe.batch, recipe.epochs, recipe.seed)
         self.step = 0
         self.seconds = 0.0
-        self.said: set[str] = set()
+        self.said: dict[tuple[str, str], str] = {}  # the latest sentence of each kind, by member
         self.failed: dict[str, str] = {}  # members that broke, and why; the others go on
         self.starts: dict[str, str] = {}  # weights_hashs of the dictionaries that members start from
         self.members = [self._member(i, m) for i, m in enumerate(recipe.members)]
@@ -134,7 +135,8 @@ class Group:
         if saved["identity"] != self.identity:
             raise ValueError(f"{self.folder} holds a run of another recipe or other rows: choose another folder or delete it")
         self.step, self.seconds, self.failed = saved["step"], saved["seconds"], saved["failed"]
-        self.said.update(f"{name} {why}" for name, why in self.failed.items())
+        for name, why in self.failed.items():
+            self._say(name, why)
         for member in self.members:
             member.restore(load_file(state.parent / f"{member.recipe.name}.safetensors"))
         self._trim_log()
@@ -197,7 +199,7 @@ class Group:
                     raise ArithmeticError("its loss is not finite: lower lr, or check the rows for overflow")
             except (ArithmeticError, RuntimeError, ValueError) as error:
                 self.failed[member.recipe.name] = reason = f"stopped at step {self.step}, {error}"
-                self.said.add(f"{member.recipe.name} {reason}")
+                self._say(member.recipe.name, reason)
                 continue
             out[member.recipe.name] = stats
         return out
@@ -219,7 +221,12 @@ class Group:
             line = {"step": self.step, "rows": (self.step + 1) * self.batches.batch, "member": member.recipe.name, **asdict(s)}
             log.write(json.dumps(line | ({"trouble": said} if said else {})) + "\n")  # type: ignore[attr-defined]
             self.observe(line)
-            self.said.update(f"{member.recipe.name}: {sentence}" for sentence in said)
+            for sentence in said:
+                self._say(member.recipe.name, sentence)
+
+    def _say(self, name: str, sentence: str) -> None:
+        """Keep a sentence for the end, in place of one that differs from it in numbers alone."""
+        self.said[name, re.sub(r"\d+", "", sentence)] = f"{name}: {sentence}"
 
     def finish(self, calibration: dict[Site, Tensor] | None = None) -> list[Trained]:
         """Calibrate on held-out rows [n, d] by site (else on training rows, whose L0 is a little flattering), fold, prove."""
@@ -263,7 +270,7 @@ def train_group(
         finished = group.run(progress, stop)
     if not finished:
         raise KeyboardInterrupt(f"stopped at step {group.step} of {group.batches.steps}; the same command goes on from there")
-    for sentence in sorted(group.said):
+    for sentence in sorted(group.said.values()):
         progress(group.step * group.batches.batch, group.step * group.batches.batch, f"health: {sentence}")
     trained = group.finish(calibration() if calibration else None)
     group.save()  # with what failed at the end
