@@ -3,8 +3,8 @@
     python benchmarks/harvest.py [--model gemma-3-270m] [--tokens 8192] [--rounds 5] [--dtype auto] [--json]
 
 Sites are the residuals after each block: the last one alone, eight of them, all. A harvest writes a spool with moments and hashes
-and flushes it to disk; the trunk runs the same batches and keeps nothing. Interleaved rounds; medians of the rounds' own ratios.
-Disk: bytes a token; a slow one shows, since runs are written while the next is computed only where a core is free.
+and flushes it to disk; the trunk runs the same batches and keeps nothing. Interleaved rounds; medians of the rounds' own ratios. A round
+of up to 16,384 tokens is one run, whose writing nothing overlaps: with more, a run is written while the next is computed.
 """
 
 from __future__ import annotations

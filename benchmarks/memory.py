@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from train_step import our_cases, rows
 
-from diascope.training import TrainingRecipe
+from diascope.training import MemberRecipe, TrainingRecipe
 from diascope.training.member import Member
 
 
@@ -29,6 +29,10 @@ def resident(field: str) -> float:
     """MB of VmRSS (now) or VmHWM (peak)."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
     return int(line.split()[1]) / 1024
+
+
+def megabytes(tensors: list[torch.Tensor]) -> float:
+    return sum(t.numel() * t.element_size() for t in tensors) / 2**20
 
 
 def one(args: argparse.Namespace) -> dict[str, float]:
@@ -44,13 +48,12 @@ def one(args: argparse.Namespace) -> dict[str, float]:
     peak = resident("VmHWM") - before
     tensors = [*member.params.values()]
     state = [*member._first.values(), *member._second.values()]
-    mb = lambda ts: sum(t.numel() * t.element_size() for t in ts) / 2**20  # noqa: E731
     batch = 4 * args.batch * (args.d if member.centred else 2 * args.d) / 2**20
-    needed = 2 * mb(tensors) + mb(state) + batch  # gradients are as large as the parameters
+    needed = 2 * megabytes(tensors) + megabytes(state) + batch  # gradients are as large as the parameters
     return {"needed": needed, "found": peak, "ratio": peak / needed}
 
 
-def steps(args: argparse.Namespace, recipe, product: str, count: int) -> Member:
+def steps(args: argparse.Namespace, recipe: MemberRecipe, product: str, count: int) -> Member:
     run = TrainingRecipe((recipe,), batch=args.batch, lr=1e-5, lr_warmup=0, l0_warmup=0, beta1=0.9, dead_after=2**60,
                          decoder_start="he", product=product)  # fmt: skip
     member, scale = Member(recipe, run, (args.d,), (args.d,), 0), torch.ones(args.d)

@@ -7,8 +7,8 @@ backward, optimiser and renormalisation, on synthetic rows with a few large dire
 with no dead latents counted (no auxiliary loss), for all libraries. Times are medians over rounds; ratios are medians of the
 rounds' own ratios. JumpReLU's thresholds are set so that L0 is what the others have.
 
-With --python, peers run in that environment (train_step_peers.py), each in fp32 and under its own bf16 autocast, one process for
-all of them. --json prints one line: ratio_fp32, ratio_bf16 (worst of three activations over the product in that precision),
+With --python, peers run in that environment (train_step_peers.py), each in fp32 and under its own bf16 autocast, compiled and
+not, one process for all of them. --json prints one line: ratio_fp32, ratio_bf16 (worst of three activations over the product in that precision),
 matryoshka_ratio, transcoder_ratio, skip_ratio, speedup_saelens, speedup_saelens_matryoshka, speedup_saelens_jumprelu,
 speedup_sparsify (their fastest over our fastest; null where not importable), and all medians.
 """

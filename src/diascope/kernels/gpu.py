@@ -170,9 +170,19 @@ def latent_gradient(latents: SparseLatents, gradient: Tensor, weight: Tensor) ->
     nnz, d = len(latents.index), weight.shape[1]
     out = torch.empty(nnz, device=weight.device)
     grid = (triton.cdiv(nnz, ENTRIES),)
-    _launch(_dots, grid, latents.rows, latents.index, gradient.contiguous(), weight.contiguous(), out, nnz, d,
-            ENTRIES=ENTRIES, DIMENSIONS=DIMENSIONS,
-        )  # fmt: skip
+    _launch(
+        _dots,
+        grid,
+        latents.rows,
+        latents.index,
+        gradient.contiguous(),
+        weight.contiguous(),
+        out,
+        nnz,
+        d,
+        ENTRIES=ENTRIES,
+        DIMENSIONS=DIMENSIONS,
+    )
     return out
 
 
@@ -252,6 +262,16 @@ def adam(
     n, d = value.shape
     numbers: tuple[Any, ...] = (step.lr, step.beta1, step.beta2, 1 / step.first_correction, 1 / step.second_correction,
                                 step.clip or float("inf"), EPSILON)  # fmt: skip
-    _launch(_adam, (n,), value, gradient.contiguous(), second, second if first is None else first, *numbers, d,
-        UNIT_ROWS=unit_rows, FIRST=first is not None, DIMENSIONS=DIMENSIONS,
-    )  # fmt: skip
+    _launch(
+        _adam,
+        (n,),
+        value,
+        gradient.contiguous(),
+        second,
+        second if first is None else first,
+        *numbers,
+        d,
+        UNIT_ROWS=unit_rows,
+        FIRST=first is not None,
+        DIMENSIONS=DIMENSIONS,
+    )

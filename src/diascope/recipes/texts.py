@@ -1,4 +1,4 @@
-"""The texts of a run: what is harvested, what thresholds are set on, what judges them. No document is in two of them."""
+"""The texts of a run: what is harvested, what thresholds are set on, what judges them. A held-out document is in one of the last two."""
 
 from __future__ import annotations
 
