@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from diascope.dictionaries import Dictionary, DictionaryConfig
-from diascope.kernels import rows_in_cache
+from diascope.kernels import rows_together
 from diascope.progress import Bars
 
 SITE = ("L1.resid_post",)
@@ -42,7 +42,7 @@ def dictionary(args: argparse.Namespace, latents: int) -> tuple[Dictionary, torc
 
 
 def cases(d: Dictionary, x: torch.Tensor, memory: float) -> dict[str, Callable[[], object]]:
-    W, step = d.encoders[0], rows_in_cache(d.d_sae)
+    W, step = d.encoders[0], rows_together(d.d_sae)
     room = torch.empty(step, d.d_sae)
 
     def product() -> None:

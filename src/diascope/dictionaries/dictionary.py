@@ -24,7 +24,7 @@ from diascope.dictionaries import interventions
 from diascope.dictionaries.activations import Activation, JumpReLU, Nesting, TopK
 from diascope.dictionaries.site_maps import Block, Causal, Joint, OneToOne, SiteMap, stretches
 from diascope.edits import Edits
-from diascope.kernels import SparseLatents, decode, largest, merged, rows_in_cache, select_above, stacked
+from diascope.kernels import SparseLatents, decode, largest, merged, rows_together, select_above, stacked
 from diascope.sites import Site, spelled
 
 
@@ -227,7 +227,7 @@ class Dictionary(nn.Module):
                 f"this dictionary reads vectors of width {self.config.d_in} at {', '.join(self.config.sites_in)}, got {got}"
             )
         rows = x.reshape(-1, x.shape[-1])
-        step = rows_in_cache(max(b.n_latents for b in self.blocks))
+        step = rows_together(max(b.n_latents for b in self.blocks))
         found = stacked([self._active(chunk) for chunk in rows.split(step)] or [self._active(rows)])
         return replace(found, shape=tuple(x.shape[:-1]))
 

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from diascope.kernels import cpu, reference
-from diascope.kernels.latents import SparseLatents, merged, rows_in_cache, stacked
+from diascope.kernels.latents import SparseLatents, merged, rows_together, stacked
 from diascope.kernels.reference import AdamStep
 
 __all__ = [
-    "AdamStep", "SparseLatents", "adam", "decode", "largest", "latent_gradient", "merged", "prefix_errors", "rows_in_cache",
+    "AdamStep", "SparseLatents", "adam", "decode", "largest", "latent_gradient", "merged", "prefix_errors", "rows_together",
     "select_above", "stacked", "weight_gradient",
 ]  # fmt: skip
 

@@ -1,7 +1,7 @@
 """The pre-activations of one batch, and the ways in which rules look for what is active in them.
 
-They are never all in memory: the encoder product is made for a few rows at a time, searched while it is in the cache, and
-overwritten by the next. So a step needs no more than its parameters, gradients and moments, and little besides.
+They are never all in memory: the encoder product is made for some rows at a time, searched, and overwritten by the next. So
+what a step needs besides parameters, gradients and moments does not grow with the batch times the width.
 
 In bfloat16 the product costs half to a quarter of its fp32 time, but its results have eight bits. So there it only finds
 candidates, a little more than asked for; their values are computed anew in fp32, and the choice is made among those.
@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from diascope.kernels import SparseLatents, largest, merged, rows_in_cache, select_above, stacked
+from diascope.kernels import SparseLatents, largest, merged, rows_together, select_above, stacked
 
 MARGIN = 1 / 64  # four times what bfloat16 rounds a number by
 SAMPLE = 64  # rows on which a bar is guessed
@@ -109,7 +109,7 @@ class PreActivations:
     def _chunks(self, g: int) -> Iterator[Tensor]:
         """The product of block g, a few rows at a time, all in the same memory."""
         x, encoder, bias = self.blocks[g]
-        step = rows_in_cache(len(bias))
+        step = rows_together(len(bias))
         room = x.new_empty(min(step, len(x)), len(bias))
         for rows in x.split(step):
             yield torch.addmm(bias, rows, encoder.t(), out=room[: len(rows)])
