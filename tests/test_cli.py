@@ -195,6 +195,7 @@ def test_targets_by_a_roundabout_way_are_still_targets(make_dictionary, tmp_path
 )
 def test_odd_metadata_is_named(make_dictionary, tmp_path, name, content, says):
     folder = save_dictionary(make_dictionary(), tmp_path / "w" / "dictionaries" / "d")
+    (folder / "sha256.json").unlink()  # put together by hand
     (folder / name).write_text(content)
     refused(run("inspect", folder), says)
     if says != "damaged":

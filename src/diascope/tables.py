@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Group
@@ -122,6 +122,98 @@ def timings_line(timings: Mapping[str, Any]) -> str:
         for name, t in timings.items()
     ]
     return " · ".join(stages) + f" · peak memory {max(t['peak_gb'] for t in timings.values()):.1f} GB"
+
+
+def mixing_line(mixing: Mapping[str, Any]) -> str:
+    """What a mixing certificate says, beside an exact shuffle."""
+    return (
+        f"mixing: a batch of {mixing['batch']:,} rows holds {mixing['documents']:.0f} documents (exact shuffle "
+        f"{mixing['documents_exact']:.0f}); beside a row stand {mixing['companions']:.2f} of its own document "
+        f"({mixing['companions_expected']:.2f})"
+    )
+
+
+def plan_table(plan: Any) -> Group:
+    """What `diascope plan` prints."""
+    t = Table(
+        "stage", "work", "time", "operations", "read", "written", title=f"{plan.recipe} on {plan.model}, {plan.machine.name}"
+    )
+    for column in t.columns[1:]:
+        column.justify = "right"
+    for s in plan.stages:
+        work = f"{s.amount:,.0f} {s.unit}"
+        t.add_row(s.name, work, _hours(s.seconds), f"{s.flops:.2g}" if s.flops else "", _size(s.read), _size(s.written))
+    t.add_section()
+    t.add_row("together", "", _hours(plan.seconds), "", _size(sum(s.read for s in plan.stages)), _size(plan.disk))
+    verdict, recompute, month = plan.keep
+    lines = [
+        f"parameters {plan.parameters:,.0f}; memory on one device {_size(plan.memory)} of {_size(plan.machine.memory)}, the largest "
+        f"dictionary {_size(plan.largest)} in training; disk {_size(plan.disk)}",
+        f"mixing: beside a row of a batch stand {plan.companions:.2f} of its own document",
+    ]
+    if plan.machine.price:
+        lines.append(
+            f"cost {plan.cost:,.2f} at {plan.machine.price:g} an hour; reading rows again would cost {recompute:,.2f} by the model, a "
+            f"month of keeping them {month:,.2f}: {verdict}"
+        )
+    return Group(t, *(Text(line, style="dim") for line in lines))
+
+
+def release_table(lines: Sequence[Any], tokens: float) -> Group:
+    """The release, model by model."""
+    total = {
+        n: sum(getattr(x, n) for x in lines)
+        for n in ("elements", "dictionaries", "parameters", "harvest_hours", "dense_hours", "sparse_hours")
+    }
+
+    def table(title: str, columns: Mapping[str, Callable[[Any], str]], last: Sequence[str]) -> Table:
+        t = Table("", *columns, title=title)
+        for column in t.columns[1:]:
+            column.justify = "right"
+        for x in lines:
+            t.add_row(x.model.removeprefix("gemma-3-"), *(show(x) for show in columns.values()))
+        t.add_section()
+        t.add_row("all", *last)
+        return t
+
+    def hours(value: float) -> str:
+        return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
+
+    models = table(
+        "A token of Gemma 3, and an H100 at 40 %",
+        {
+            "d": lambda x: str(x.d_model), "layers": lambda x: str(x.layers), "attn_out": lambda x: str(x.attn_out),
+            "GFLOP": lambda x: f"{x.gflop:.3g}", "elements": lambda x: f"{x.elements:,}",
+            "tokens/s": lambda x: f"{x.tokens_per_second:,.0f}", "GB/s": lambda x: f"{x.gigabytes_per_second:.0f}",
+        },
+        ("", "", "", "", f"{total['elements']:,}", "", ""),
+    )  # fmt: skip
+    catalogue = table(
+        f"its dictionaries, {tokens / 1e9:,.3g} billion tokens each: hours",
+        {
+            "dictionaries": lambda x: f"{x.dictionaries:,}", "parameters": lambda x: f"{x.parameters / 1e9:,.0f} G",
+            "harvest": lambda x: hours(x.harvest_hours), "dense training": lambda x: hours(x.dense_hours),
+            "encoder alone": lambda x: hours(x.sparse_hours),
+        },
+        (f"{total['dictionaries']:,}", f"{total['parameters'] / 1e9:,.0f} G", *(hours(total[f"{n}_hours"]) for n in ("harvest", "dense", "sparse"))),
+    )  # fmt: skip
+    note = f"{4 * total['elements'] / 1e6:.1f} MB a token in float32 over the five models: 110 PB are {110e6 / (4 * total['elements']):.0f} billion tokens"
+    return Group(models, catalogue, Text(note, style="dim"))
+
+
+def _hours(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:,.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
+
+
+def _size(amount: float) -> str:
+    if not amount:
+        return ""
+    for unit, size in (("PB", 1e15), ("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if amount >= size:
+            return f"{amount / size:.3g} {unit}"
+    return f"{amount / 1e3:.3g} kB"
 
 
 def inspection_table(facts: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]], formats: Mapping[str, str]) -> Group:

@@ -112,6 +112,7 @@ def test_sites_and_model_survive_where_the_layout_has_them(tmp_path, name):
 def test_a_transposed_skip_is_caught_by_the_probe(tmp_path, name):
     d = make("skip-transcoder", "topk" if name == "sparsify" else "jumprelu")
     folder = save_dictionary(d, tmp_path / "d", format=name)
+    (folder / "sha256.json").unlink()  # put together by hand
     (file,) = [f for f in folder.glob("*.safetensors") if f.name != "probe.safetensors"]
     tensors = load_file(file)
     skip = next(k for k in tensors if "skip" in k.lower())
@@ -147,6 +148,7 @@ def test_a_gated_dictionary_is_the_jumprelu_that_it_says(tmp_path):
 def test_llamascopiums_dataset_norm_and_decoder_norm_are_folded(tmp_path):
     d = make("transcoder")
     folder = save_dictionary(d, tmp_path / "d", format="llamascopium")
+    (folder / "sha256.json").unlink()  # put together by hand
     (folder / "probe.safetensors").unlink()
     config, file = json.loads((folder / "config.json").read_text()), folder / "sae_weights.safetensors"
     t = load_file(file)
@@ -184,6 +186,7 @@ def test_llamascopiums_dataset_norm_and_decoder_norm_are_folded(tmp_path):
 )  # fmt: skip
 def test_bad_input_is_one_clear_error(tmp_path, name, damage, says):
     folder = save_dictionary(make(), tmp_path / "d", format=name)
+    (folder / "sha256.json").unlink()  # put together by hand
     damage(folder)
     with pytest.raises(ValueError, match=says):
         load_dictionary(folder, sites="L1.resid_post" if name == "gemma-scope-1" else None)
@@ -196,6 +199,7 @@ def _json(path, **change):
 def test_a_pickle_in_a_renamed_file_never_runs(tmp_path):
     """A numpy array of objects inside an npz is a pickle too."""
     folder = save_dictionary(make(), tmp_path / "d", format="gemma-scope-1")
+    (folder / "sha256.json").unlink()  # put together by hand
     arrays = dict(np.load(folder / "params.npz"))
     np.savez(folder / "params.npz", **(arrays | {"threshold": np.array([{"a": 1}], dtype=object)}))
     with pytest.raises(ValueError, match=r"Object arrays|pickle"):
@@ -251,6 +255,7 @@ def test_what_a_layout_would_change_is_refused():
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])
 def test_a_probe_that_accepts_anything_is_refused(tmp_path, value):
     folder = save_dictionary(make(), tmp_path / "d", format="saelens")
+    (folder / "sha256.json").unlink()  # put together by hand
     probe = load_file(folder / "probe.safetensors")
     probe["y_hat"][0, 0] = value
     save_file(probe, folder / "probe.safetensors")
@@ -280,16 +285,19 @@ def test_broken_yaml_is_named(tmp_path, text):
 
 def test_layers_that_disagree_are_refused(tmp_path):
     save_dictionary(make("clt"), tmp_path / "c", format="circuit-tracer")
+    (tmp_path / "c" / "sha256.json").unlink()  # put together by hand, as the others below
     path = tmp_path / "c" / "W_enc_2.safetensors"
     save_file({k: v for k, v in load_file(path).items() if "threshold" not in k}, path)
     with pytest.raises(ValueError, match="none in layer 2"):
         load_dictionary(tmp_path / "c")
     save_dictionary(make("skip-clt"), tmp_path / "g", format="gemma-scope-2")
+    (tmp_path / "g" / "sha256.json").unlink()
     path = tmp_path / "g" / "params_layer_1.safetensors"
     save_file({k: v for k, v in load_file(path).items() if "skip" not in k}, path)
     with pytest.raises(ValueError, match=r"affine_skip_connection|skip in some layers"):
         load_dictionary(tmp_path / "g")
     save_dictionary(make(activation="topk"), tmp_path / "s", format="sparsify")
+    (tmp_path / "s" / "sha256.json").unlink()
     _json(tmp_path / "s" / "cfg.json", k=10**6)
     with pytest.raises(ValueError, match="one of them is another dictionary's"):
         load_dictionary(tmp_path / "s", sites="L1.resid_post")

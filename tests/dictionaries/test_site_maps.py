@@ -117,6 +117,7 @@ def test_the_releases_layer_files_in_numeric_order(tmp_path, kind):
 )
 def test_a_damaged_layer_folder_is_named(tmp_path, damage, says):
     folder = save_dictionary(make(), tmp_path / "d", format="gemma-scope-2")
+    (folder / "sha256.json").unlink()  # put together by hand
     damage(folder)
     with pytest.raises(ValueError, match=says):
         load_dictionary(folder)

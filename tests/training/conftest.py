@@ -16,7 +16,7 @@ def reader(tmp_path_factory):
     folder = tmp_path_factory.mktemp("spool")
     g = torch.Generator().manual_seed(0)
     directions = torch.nn.functional.normalize(torch.randn(40, 16, generator=g), dim=1)
-    writer = RowWriter(folder, {"format": "diascope-spool-1", "sites": [str(s) for s in (IN, OUT, IN2, OUT2)]})
+    writer = RowWriter(folder, {"format": "diascope-spool-2", "sites": [str(s) for s in (IN, OUT, IN2, OUT2)]})
     A, scale = torch.randn(16, 16, generator=g) / 4, torch.logspace(0, 2, 16)
     for run in range(2):
         f = torch.rand(2000, 40, generator=g) * (torch.rand(2000, 40, generator=g) < 0.08)
@@ -24,5 +24,5 @@ def reader(tmp_path_factory):
         y = 0.5 * (x @ A) + (f * (f > 0.3)) @ directions.roll(1, 1) * 20
         ids = torch.arange(2000)
         later = {IN2: x.flip(1) + y, OUT2: 2 * y.roll(3, 1) + x.clamp_min(5)}
-        writer.write(run, Rows({IN: x, OUT: y, **later}, ids, ids, ids))
+        writer.write(run, Rows({IN: x, OUT: y, **later}, ids, ids, ids, ids))
     return RowReader(folder)

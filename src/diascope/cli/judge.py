@@ -81,10 +81,10 @@ class Eval:
 
 @dataclass
 class Verify:
-    """Check dictionaries against their probes, and stored examples against the model."""
+    """Check every file of an artefact or workspace against its hash, dictionaries against their probes, examples against the model."""
 
-    dictionary: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Folders or other names of dictionaries to check."""
+    path: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Workspaces, spools, indices, dictionary folders, or other names of dictionaries."""
     sites: tuple[str, ...] = ()
     """Where they read and write, for formats that do not say: one site, or IN:OUT (several parted by commas)."""
     model: str | None = None
@@ -92,13 +92,17 @@ class Verify:
 
     def run(self) -> None:
         from diascope.models import load_model
-        from diascope.recipes.verify import verify
+        from diascope.recipes.verify import artefacts, check_files, verify
 
-        some(self.dictionary)
+        some(self.path)
         model = load_model(self.model) if self.model else None
         failed = []
-        for path in self.dictionary:
+        for kind, path in ((k, str(p) if p != Path(given) else given) for given in self.path for k, p in artefacts(given)):
             try:
+                if kind != "dictionary":
+                    with Bars(out) as bars:
+                        out.print(f"{path}: {check_files(kind, Path(path), bars.stage('verify', 'runs'))}", markup=False)
+                    continue
                 v = verify(path, model, sites=ends(self.sites))
             except (ValueError, OSError) as error:
                 failed.append(str(error) if path in str(error) else f"{path}: {error}")
@@ -108,6 +112,8 @@ class Verify:
                 found += f"; {v.examples} stored activations, median relative error {v.median_error:.2g}"
             elif model:
                 found += "; no stored activation to compare"
+            elif (Path(path) / "examples.safetensors").exists():
+                found += "; its stored examples were not run through a model (--model)"
             if v.ok:
                 out.print(f"{path}: {found}", markup=False)
             else:

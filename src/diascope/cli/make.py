@@ -74,6 +74,14 @@ class Train:
     """Share of documents held out, by the hash of their names."""
     workspace: Path = Path("workspace")
     """Folder for everything that is made; the same command goes on where it stopped."""
+    store: Literal["spool", "live"] = "spool"
+    """spool keeps rows on disk and reads them as often as wanted; live has the model make them while training asks for them."""
+    codec: Literal["bfloat16", "float32", "int8-blocks", "int8-standardised"] = "bfloat16"
+    """How a spool stores rows: 2, 4, 1.06 and 1.01 bytes an element (docs/benchmarks.md says what each costs)."""
+    not_finite: Literal["refuse", "leave out"] = "refuse"
+    """What to do with rows that hold NaN or infinity: stop and name the first, or train on none of them and count."""
+    until: Literal["harvest", "training", "evaluation", "index"] = "index"
+    """Last stage. Several processes may run `--until harvest` in one workspace: they share the work."""
     examples: int = 0
     """Firings a latent in examples.safetensors beside the release's layout (the release: 1,000); 0 leaves the file out."""
     track: Literal["wandb", "trackio"] | None = None
@@ -95,9 +103,12 @@ class Train:
         training = small(pairs, d_sae=self.latents, l0=self.l0, tokens=self.tokens, epochs=self.epochs)
         recipe = RunRecipe(
             training, name="train", model=self.model, corpus=self.text, field=self.field, tokens=self.tokens,
-            held_out=self.held_out, eval_corpus=self.eval_text, examples=self.examples,
+            held_out=self.held_out, eval_corpus=self.eval_text, examples=self.examples, store=self.store, codec=self.codec,
+            not_finite=self.not_finite,
         )  # fmt: skip
-        carry_out(recipe, self.workspace, self.track)
+        if self.store == "live" and self.until == "harvest":
+            raise ValueError("--store live stores nothing, so there is no harvest to stop after: leave --until or --store out")
+        carry_out(recipe, self.workspace, self.track, until=self.until)
 
 
 @dataclass

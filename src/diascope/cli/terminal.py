@@ -42,29 +42,39 @@ def pair(text: str) -> tuple[str, str]:
 
 
 def carry_out(
-    recipe: object, workspace: Path, track: str | None = None, *, many: bool = False, model: object | None = None
+    recipe: object,
+    workspace: Path,
+    track: str | None = None,
+    *,
+    many: bool = False,
+    model: object | None = None,
+    until: str = "index",
 ) -> None:
+    """Run the stages up to `until` with their progress, and print what came out."""
     from diascope.recipes.run import Run
-    from diascope.tables import catalogue_table, timings_line
+    from diascope.tables import catalogue_table, mixing_line, timings_line
 
     with Bars(out) as bars:
         run = Run(recipe, workspace, bars.stage, track, model=model)  # type: ignore[arg-type]
-        if not run.finished:
-            run.train()
-            run.evaluate()
-            run.index()
-    cards = {n: run.card(n) for n in run.names}
+        run.carry_out(until)
+    if until == "harvest":
+        out.print(f"rows: {workspace / 'spool'}; go on: the same command without --until", style="dim", markup=False)
+        return
+    cards = {n: card for n in run.names if "metrics" in (card := run.card(n))}
     if many:
         out.print(catalogue_table(cards))
     else:
         tables(cards)
+    if run.mixing:
+        out.print(mixing_line(run.mixing), style="dim")
     if run.timings:
         out.print(timings_line(run.timings), style="dim")
     for name, why in run.failed.items():
         out.print(f"health: {name} {why}", style="yellow", markup=False)
     where = f"dictionaries: {workspace / 'dictionaries'}; Gemma Scope 2 layout: {workspace / 'gemma-scope-2'}"
     out.print(where, style="dim", markup=False)
-    out.print(f"look at them: diascope explore {workspace}", style="dim", markup=False)
+    if until == "index":
+        out.print(f"look at them: diascope explore {workspace}", style="dim", markup=False)
 
 
 def tables(cards: dict[str, dict]) -> None:  # type: ignore[type-arg]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -17,7 +18,8 @@ from diascope.dictionaries.activations import TopK
 from diascope.dictionaries.dictionary import Dictionary
 from diascope.dictionaries.formats import FORMATS, Format, Hints
 from diascope.dictionaries.resolve import resolve
-from diascope.storage.files import commit_folder, reading
+from diascope.storage.files import commit_folder, reading, write_json
+from diascope.storage.seals import check_seal, resealed, seal
 
 PROBE = "probe.safetensors"
 TOLERANCE = 1e-4  # largest relative deviation of a probe in float32
@@ -58,6 +60,8 @@ def load_dictionary(
     read, written = ((e,) if isinstance(e, str) else tuple(e) if e else None for e in ends)
     found = format_of(path)
     with reading(path, "fetch or export it again"):
+        if not lazy and path.is_dir():
+            check_seal(path, whole=False, way_out="fetch or export it again")
         dictionary = found.load(path, Hints(read, written, model, lazy))
         if not lazy:
             _check_finite(dictionary, path)
@@ -102,7 +106,14 @@ def save_dictionary(
         if probe is not None:  # what was written is what was meant, before it gets its name
             c = dictionary.config
             check_probe(target.load(work, Hints(c.sites_in, c.sites_out, c.model)), probe)
+        seal(work)
     return Path(path)
+
+
+def write_card(folder: str | Path, card: dict[str, Any]) -> None:
+    """Put an evaluation beside the dictionary in `folder`."""
+    with resealed(folder, "card.json") as path:
+        write_json(path, card)
 
 
 def check_probe(dictionary: Dictionary, probe: dict[str, Tensor]) -> None:

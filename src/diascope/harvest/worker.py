@@ -2,24 +2,33 @@
 
 A run covers a fixed range of sequences, so it is a pure function of (plan, run index); runs that are already
 committed are passed over. Special tokens (BOS above all: its norm is 2 to 13 times the median) are no rows.
+Several processes may harvest into one folder: each takes runs that nobody holds, and waits for the others at the end.
 """
 
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from diascope.activations import RowReader, Rows, RowWriter
+from diascope.activations import Layout, RowReader, Rows, RowWriter
+from diascope.activations.reader import FORMAT
 from diascope.config import to_data
+from diascope.harvest.spot_check import spot_check
 from diascope.models import Model
 from diascope.sites import Site
+from diascope.storage.lock import claimed
 from diascope.tokens import Sequences
+
+WAIT = 0.5  # seconds between looks at what other harvesters have finished
 
 
 @dataclass(frozen=True)
@@ -32,11 +41,54 @@ class Harvest:
     """Sequences a run (the unit of resumption)."""
     batch_sequences: int = 4
     """Sequences a forward pass."""
+    codec: str = "bfloat16"
+    """How rows are stored (activations/codecs.py)."""
+    not_finite: str = "refuse"
+    """Rows with values that are not finite: "refuse" stops and names the first, "leave out" stores none of them and counts."""
+    seed: int = 0
+    """Seed of the order in which a run's rows are stored."""
+
+    @property
+    def parsed(self) -> tuple[Site, ...]:
+        return tuple(Site.parse(s) for s in self.sites)
+
+    def run(self, number: int, sequences: Sequences) -> range:
+        """The sequences of one run."""
+        start = number * self.run_sequences
+        return range(start, min(start + self.run_sequences, len(sequences)))
 
 
 def fingerprint(array: np.ndarray) -> str:
     """A short hash of an array's shape and values."""
     return hashlib.sha256(str(array.shape).encode() + np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
+
+
+def layout_of(model: Model, sequences: Sequences, plan: Harvest) -> Layout:
+    """How many rows each run has, before any is made."""
+    rows = sequences.rows(model).sum(1)
+    return Layout(np.add.reduceat(rows, np.arange(0, len(rows), plan.run_sequences)).tolist(), plan.seed)
+
+
+def manifest_of(model: Model, sequences: Sequences, plan: Harvest) -> dict[str, Any]:
+    """What identifies the rows of a harvest (docs/protocol.md, section 3)."""
+    identity = {"tokens": fingerprint(sequences.tokens), "positions": fingerprint(sequences.positions)}
+    if model.companions:
+        identity["companions"] = ", ".join(f"{name}: {other.name}" for name, other in model.companions.items())
+    if sequences.role is not None:
+        identity["roles"] = fingerprint(sequences.role)
+    return {
+        "format": FORMAT,
+        "sites": [str(s) for s in plan.parsed],
+        "widths": [model.width(s) for s in plan.parsed],
+        "codec": plan.codec,
+        "seed": plan.seed,
+        "not_finite": plan.not_finite,
+        "model": model.name,
+        "model_dtype": str(model.dtype).removeprefix("torch."),
+        "plan": to_data(plan),
+        "documents": list(sequences.names),
+        **identity,
+    }
 
 
 def harvest(
@@ -51,65 +103,59 @@ def harvest(
 
     `progress(done, total)` is called in tokens. Raises ValueError for a site that the model lacks.
     """
-    sites = [Site.parse(s) for s in plan.sites]
-    identity = {"tokens": fingerprint(sequences.tokens), "positions": fingerprint(sequences.positions)}
-    if model.companions:
-        identity["companions"] = ", ".join(f"{name}: {other.name}" for name, other in model.companions.items())
-    if sequences.role is not None:
-        identity["roles"] = fingerprint(sequences.role)
-    manifest = {
-        "format": "diascope-spool-1",
-        "sites": [str(s) for s in sites],
-        "widths": [model.width(s) for s in sites],
-        "codec": "bfloat16",
-        "model": model.name,
-        "model_dtype": str(model.dtype).removeprefix("torch."),
-        "plan": to_data(plan),
-        "documents": list(sequences.names),
-        **identity,
-    }
-    writer = RowWriter(folder, manifest)
-    total = sequences.tokens.size
-    writing: Future[None] | None = None
+    writer = RowWriter(folder, manifest_of(model, sequences, plan))
+    total, context = sequences.tokens.size, sequences.tokens.shape[1]
+    left = list(range(-(-len(sequences) // plan.run_sequences)))
     with ThreadPoolExecutor(1, "diascope-spool") as disk:  # one run is written while the next is computed
-        for run, start in enumerate(range(0, len(sequences), plan.run_sequences)):
-            stop = min(start + plan.run_sequences, len(sequences))
-            if not writer.has(run):
-                rows = _rows(model, sequences, sites, range(start, stop), plan.batch_sequences, progress, total)
+        while left:
+            passed = []
+            with ExitStack() as claims:
+                writing: Future[None] | None = None
+                for run in left:
+                    which = plan.run(run, sequences)
+                    if not claims.enter_context(claimed(writer.folder / "runs", f"{run:06d}")):
+                        passed.append(run)  # another harvester has it
+                        continue
+                    if not writer.has(run):
+                        rows = run_rows(model, sequences, plan, which, lambda sequence: progress(sequence * context, total))
+                        facts = {"spot_check": spot_check(model, sequences, plan.parsed, which, rows)}
+                        if writing:
+                            writing.result()
+                        writing = disk.submit(writer.write, run, rows, facts)
+                        del rows
+                    progress(which.stop * context, total)
                 if writing:
                     writing.result()
-                writing = disk.submit(writer.write, run, rows)
-                del rows
-            progress(stop * sequences.tokens.shape[1], total)
-        if writing:
-            writing.result()
+            left = [run for run in passed if not writer.has(run)]
+            if left:
+                time.sleep(WAIT)
     return RowReader(folder)
 
 
-def _rows(
-    model: Model,
-    sequences: Sequences,
-    sites: list[Site],
-    which: range,
-    batch: int,
-    progress: Callable[[int, int], None],
-    total: int,
+def run_rows(
+    model: Model, sequences: Sequences, plan: Harvest, which: range, progress: Callable[[int], None] = lambda sequence: None
 ) -> Rows:
-    vectors: dict[Site, list[torch.Tensor]] = {s: [] for s in sites}
-    ids: dict[str, list[np.ndarray]] = {"token": [], "document": [], "position": []}
-    rows = sequences.rows(model)
-    for start in range(which.start, which.stop, batch):
-        here = slice(start, min(start + batch, which.stop))
-        tokens = torch.from_numpy(sequences.tokens[here]).long()
-        positions = torch.from_numpy(sequences.positions[here]).long()
-        seen = model.capture(tokens, sites, positions=positions)
-        kept = rows[here]
+    """The rows of the sequences `which`, in the order of the text; `progress(sequences done)`."""
+    vectors: dict[Site, list[torch.Tensor]] = {s: [] for s in plan.parsed}
+    ids: dict[str, list[np.ndarray]] = {"token": [], "document": [], "position": [], "next_token": []}
+    for start in range(which.start, which.stop, plan.batch_sequences):
+        here = slice(start, min(start + plan.batch_sequences, which.stop))
+        part = sequences.part(here.start, here.stop)
+        seen = model.capture(
+            torch.from_numpy(part.tokens).long(), plan.parsed, positions=torch.from_numpy(part.positions).long()
+        )
+        kept = part.rows(model)
         keep = torch.from_numpy(kept)
-        for site in sites:
-            vectors[site].append(seen[site][keep.to(seen[site].device)].cpu())
-        ids["token"].append(sequences.tokens[here][kept])
-        ids["document"].append(sequences.document[here][kept])
-        ids["position"].append(sequences.positions[here][kept])
-        progress(here.stop * sequences.tokens.shape[1], total)
+        for site, found in vectors.items():
+            found.append(seen[site][keep.to(seen[site].device)].cpu())
+        of_tokens = {
+            "token": part.tokens,
+            "document": part.document,
+            "position": part.positions,
+            "next_token": part.following(),
+        }
+        for name, found in ids.items():
+            found.append(of_tokens[name][kept])
+        progress(here.stop)
     joined = {name: torch.from_numpy(np.concatenate(parts)) for name, parts in ids.items()}
     return Rows({s: torch.cat(v) for s, v in vectors.items()}, **joined)

@@ -18,6 +18,7 @@ from diascope.latents.logits import direct_logits, has_direct_logits, neighbours
 from diascope.latents.store import FORMAT, Example, ExampleGroup, Record, write_source
 from diascope.models import Model
 from diascope.storage.files import commit_folder
+from diascope.storage.seals import seal
 from diascope.tokens import Sequences
 
 BEFORE, AFTER = 24, 12  # tokens of context around the peak
@@ -84,6 +85,7 @@ def write_index(
         if model.companions:
             meta["companions"] = {name: other.name for name, other in model.companions.items()}
         (work / "index.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
+        seal(work)
     return Path(folder)
 
 

@@ -78,6 +78,7 @@ def stored_rows(reader: RowReader, keep: np.ndarray, sites: list[Site], *, limit
     n = min(limit, len(reader))
     for start in range(0, n, chunk):
         here = np.arange(start, min(start + chunk, n))
+        here = here if reader.usable is None else here[reader.usable[here]]
         yield {s: reader.read(s, here) for s in sites}, sequence[here], position[here]
 
 

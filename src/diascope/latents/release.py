@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from diascope.dictionaries import Dictionary
 from diascope.latents.examples import Firings
 from diascope.storage.files import commit_file, reading
+from diascope.storage.seals import resealed
 from diascope.tokens import Sequences
 
 NAME = "examples.safetensors"
@@ -70,7 +71,7 @@ def write_examples(
         "feature_frequencies": (counts / max(firings.tokens, 1)).astype(np.float32),
         **{name: logits[key] for key, name in LOGITS.items() if logits},
     }
-    with commit_file(path) as work:
+    with resealed(path.parent, path.name), commit_file(path) as work:
         save_file({k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in tensors.items()}, work, metadata={"pad": str(pad)})
     return path
 

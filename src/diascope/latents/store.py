@@ -23,6 +23,7 @@ import msgspec
 import numpy as np
 
 from diascope.storage.files import read_json, reading
+from diascope.storage.seals import check_seal
 
 FORMAT = "diascope-index-1"
 
@@ -111,6 +112,7 @@ class Index:
         if not (folder / "index.json").exists():
             raise ValueError(f"{folder} is no index: it has no index.json (diascope demo builds one)")
         with reading(folder, "build it again"):
+            check_seal(folder, way_out="build the index again")
             self._open(folder)
 
     def _open(self, folder: Path) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 
 from diascope.config import to_data, within
 from diascope.dictionaries import BatchTopK, Dictionary, JumpReLU, load_dictionary, with_l0
+from diascope.dictionaries.artefact import write_card
 from diascope.evals import Evaluation, difference, moved
 from diascope.evals.run import check_fits
 from diascope.evals.text import EvalText
@@ -100,7 +101,7 @@ def chat(dictionary: str, config: ChatTuning, workspace: str | Path, *, stage: S
     found |= {n: load_dictionary(run.folder(n)) for n in run.names}
     evaluations = run.judge(found)
     for name in run.names:
-        write_json(run.folder(name) / "card.json", evaluations[name].card())
+        write_card(run.folder(name), evaluations[name].card())
     report = finite(_report(run, found, evaluations))
     write_json(workspace / "report.json", report)
     run.index()

@@ -24,6 +24,7 @@ from diascope.models import hub_name
 from diascope.recipes.run import own_place
 from diascope.storage.files import commit_folder, read_json, reading
 from diascope.storage.hub import push_folder, repository_name
+from diascope.storage.seals import seal
 
 COLUMNS = (("l0", "L0"), ("fvu", "FVU"), ("delta_ce", "delta CE"), ("recovered", "recovered"), ("dead", "dead"))
 
@@ -46,6 +47,7 @@ def prepare(workspace: str | Path, target: str | Path, *, title: str, licence: s
                 shutil.copyfile(examples, work / place / EXAMPLES)
             for name, data in (("card.json", d.card), ("provenance.json", d.provenance)):
                 (work / place / name).write_text(json.dumps(data, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+            seal(work / place)
         (work / "README.md").write_text(model_card(found, title, licence), encoding="utf-8")
         (work / "CITATION.bib").write_text(bibtex(title, author), encoding="utf-8")
     return Path(target)

@@ -26,16 +26,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diascope.activations import RowReader, beside
+from diascope import rng
+from diascope.activations import RowReader, Source, beside
+from diascope.activations.batches import windows
 from diascope.config import config_hash, to_data
 from diascope.dictionaries import Dictionary, load_dictionary, save_dictionary
+from diascope.dictionaries.artefact import write_card
 from diascope.dictionaries.formats import FORMATS
 from diascope.dictionaries.formats.gemma_scope_2 import folder_name
 from diascope.evals import Evaluation, evaluate
 from diascope.evals.text import EvalText
-from diascope.harvest import Harvest, fingerprint, harvest
+from diascope.harvest import Harvest, LiveReader, fingerprint, harvest
 from diascope.latents.build import write_index
-from diascope.latents.examples import Firings, stored_rows, sweep
+from diascope.latents.examples import Firings, live_rows, stored_rows, sweep
 from diascope.latents.logits import direct_logits, has_direct_logits
 from diascope.latents.release import NAME as EXAMPLES
 from diascope.latents.release import write_examples
@@ -50,6 +53,7 @@ from diascope.training import Trained, train_group
 from diascope.training.rules import RULES
 from diascope.training.start import opened, weights_hash
 
+STAGES = ("harvest", "training", "evaluation", "index")
 Stage = Callable[[str, str], Callable[..., None]]  # (title, unit) -> progress(done, total, note)
 
 
@@ -88,6 +92,7 @@ class Run:
                 "--workspace, or delete it"
             )
         self._model = model
+        self._live: LiveReader | None = None
         self.texts = Texts(recipe, self.workspace, lambda: self.model, lambda: stage("text", ""))
 
     # -- what the stages share, opened when first needed
@@ -136,6 +141,12 @@ class Run:
             return dict(read_json(state).get("failed", {}))
 
     @property
+    def mixing(self) -> dict[str, Any]:
+        """How well training's batches mixed documents (activations.mixing), empty before training."""
+        path = self.workspace / "training" / "mixing.json"
+        return read_json(path) if path.exists() else {}
+
+    @property
     def names(self) -> list[str]:
         """Members that did not break."""
         return [m.name for m in self.recipe.training.members if m.name not in self.failed]
@@ -156,24 +167,53 @@ class Run:
         return found
 
     # -- stages
+    def carry_out(self, until: str = "index") -> None:
+        """Every stage up to one of STAGES; those that stand complete are passed over."""
+        last = STAGES.index(until)
+        if until == "harvest":
+            self.harvest()
+        elif not self.finished:
+            self.train()
+            if last >= STAGES.index("evaluation"):
+                self.evaluate()
+            if last >= STAGES.index("index"):
+                self.index()
+
     def harvest(self) -> RowReader:
         """One pass of the model over the text, all sites of all members."""
-        sites = self.recipe.training.sites()
+        model, sequences, spool, plan = self.model, self.texts.training, self.workspace / "spool", self._plan()
+        with self._timed("harvest", sequences.tokens.size, "tokens"):  # several processes may be at it, so nobody holds it
+            self._begin()
+            return harvest(model, sequences, plan, spool, progress=self.stage("harvest", "tokens"))
+
+    def source(self) -> Source:
+        """What training reads: the harvest's spool, or the model itself."""
+        if self.recipe.store == "spool":
+            return self.harvest()
+        if self._live is None:
+            self._begin()
+            say = self.stage("live rows", "tokens")
+            self._live = LiveReader(self.model, self.texts.training, self._plan(), memory=self.recipe.live_memory, progress=say)
+        return self._live
+
+    def _plan(self) -> Harvest:
+        r = self.recipe
+        sites = r.training.sites()
         for site in sites:
             self.model.width(site)
-        plan = Harvest(tuple(map(str, sites)))
-        model, sequences, spool = self.model, self.texts.training, self.workspace / "spool"
-        # only now: wrong input claims no workspace
-        with held(self.workspace), self._timed("harvest", sequences.tokens.size, "tokens"):
-            write_json(self.workspace / "recipe.json", self.identity)
-            return harvest(model, sequences, plan, spool, progress=self.stage("harvest", "tokens"))
+        return Harvest(tuple(map(str, sites)), codec=r.codec, not_finite=r.not_finite, seed=r.seed)
+
+    def _begin(self) -> None:
+        """Claim the workspace for this recipe: only now, so that wrong input claims none."""
+        self.workspace.mkdir(parents=True, exist_ok=True)
+        write_json(self.workspace / "recipe.json", self.identity)
 
     def train(self) -> dict[str, Dictionary]:
         """Dictionaries in both layouts; the finished ones are only loaded."""
         _ = self.texts.calibration, self.texts.evaluation  # what is missing is said now, not after an hour of training
         if all(self.folder(n).exists() for n in self.names):
             return {n: load_dictionary(self.folder(n)) for n in self.names}
-        reader = self.harvest()
+        reader = self.source()
         progress = self.stage("train", "rows")
         with held(self.workspace):
             with self._timed("training", len(reader) * self.recipe.training.epochs, "rows"):
@@ -216,14 +256,13 @@ class Run:
         with held(self.workspace):
             results = self.judge(dictionaries)
             for name, result in results.items():
-                write_json(self.folder(name) / "card.json", result.card())
+                write_card(self.folder(name), result.card())
         return results
 
     def judge(self, dictionaries: Mapping[str, Dictionary]) -> dict[str, Evaluation]:
         """Evaluate any dictionaries of the harvested sites on this run's evaluation text, with this run's controls."""
-        reader, r = RowReader(self.workspace / "spool"), self.recipe
-        draw = np.random.Generator(np.random.Philox(key=r.seed))
-        sample = np.sort(draw.choice(len(reader), min(16_384, len(reader)), replace=False))
+        reader, r = self.source() if self.recipe.store == "live" else RowReader(self.workspace / "spool"), self.recipe
+        sample = self._sample(reader, 16_384)
 
         def rows(d: Dictionary) -> tuple[Tensor, Tensor]:
             return beside(reader, d.config.reads, sample), beside(reader, d.config.writes, sample)
@@ -239,18 +278,32 @@ class Run:
                 progress=self.stage("evaluate", "maps"),
             )
 
+    def _sample(self, reader: Source, most: int) -> np.ndarray:
+        """Rows on which controls are fitted, from the window that training began with, which live rows hold already."""
+        layout, seed = reader.layout, self.recipe.training.seed
+        runs = np.sort(windows(layout, reader.window, seed, 0)[0])
+        rows = np.concatenate([np.arange(*layout.starts[r : r + 2].tolist()) for r in runs])
+        rows = rows if reader.usable is None else rows[reader.usable[rows]]
+        return np.sort(rng.generator(self.recipe.seed, "controls").choice(rows, min(most, len(rows)), replace=False))
+
     def index(self) -> Path:
         """Build the explorer's index from the stored rows."""
         folder = self.workspace / "index"
         if folder.exists():
             return folder
         dictionaries = {n: load_dictionary(self.folder(n)) for n in self.names}
-        reader = RowReader(self.workspace / "spool")
-        if reader.manifest["tokens"] != fingerprint(self.texts.training.tokens):
-            raise ValueError(f"the rows in {self.workspace / 'spool'} are of other text than {self.recipe.corpus} holds now")
         sites = list(dict.fromkeys(s for d in dictionaries.values() for s in d.config.reads))
-        total = min(self.recipe.index_tokens, len(reader))
-        rows = stored_rows(reader, self.texts.training.rows(self.model), sites, limit=total)
+        if self.recipe.store == "live":
+            text = self.texts.training.part(0, -(-self.recipe.index_tokens // self.recipe.context))
+            rows, total = live_rows(self.model, text, sites), int(text.rows(self.model).sum())
+        else:
+            reader = RowReader(self.workspace / "spool")
+            if reader.manifest["tokens"] != fingerprint(self.texts.training.tokens):
+                raise ValueError(
+                    f"the rows in {self.workspace / 'spool'} are of other text than {self.recipe.corpus} holds now"
+                )
+            total = min(self.recipe.index_tokens, len(reader))
+            rows = stored_rows(reader, self.texts.training.rows(self.model), sites, limit=total)
         progress = self.stage("index", "")
         with held(self.workspace), self._timed("index", total, "tokens"):
             firings = sweep(dictionaries, rows, progress=lambda done: progress(done, total, "finding firings"))

@@ -1,4 +1,4 @@
-"""Check a dictionary against evidence: its own probes, and stored examples run through the model.
+"""Check artefacts against evidence: hashes of every file, a dictionary's own probes, and stored examples run through the model.
 
 Folders of the release carry `examples.safetensors`: activations [S, n], seq_ids and positions [S, n], tokens [N, T].
 Running the model on those tokens and encoding must give those activations (by their median relative error): a wrong hook
@@ -7,6 +7,7 @@ or a missing norm gain cannot pass. Extra firings that were not stored are not l
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from diascope.activations import RowReader
 from diascope.dictionaries import Dictionary, load_dictionary
 from diascope.dictionaries.resolve import resolve
 from diascope.latents.release import read_examples
+from diascope.latents.store import Index
 from diascope.models import Model
+from diascope.storage.seals import check_seal
 
+PLACES = {"spool": "spool", "checkpoint": "training/checkpoint", "index": "index"}  # in a workspace
 LARGEST_ERROR = 0.05  # median relative error of activations; bf16 against fp32 stays below 0.02
 
 
@@ -51,10 +56,36 @@ def verify(
         raise ValueError(f"{folder} carries neither probes nor examples: there is nothing to verify it against")
     if not examples.exists():
         return Verdict(probes, 0, float("nan"))
+    if model is None and probes:
+        return Verdict(probes, 0, float("nan"))
     if model is None:
         raise ValueError(f"{folder} carries stored examples: give the model to run them through (--model)")
     errors = _errors(dictionary, model, examples, sequences, latents)
     return Verdict(probes, len(errors), float(errors.median()) if len(errors) else float("nan"))
+
+
+def artefacts(path: str | Path) -> list[tuple[str, Path]]:
+    """(kind, folder) of what lies at `path`: itself, or everything in a workspace; kinds: spool, checkpoint, index, dictionary."""
+    path = Path(path)
+    if not (path / "recipe.json").is_file() or (path / "log.jsonl").exists():
+        if (path / "manifest.json").is_file() and (path / "runs").is_dir():
+            return [("spool", path)]
+        return [("index" if (path / "index.json").is_file() else "dictionary", path)]
+    found = [(kind, path / place) for kind, place in PLACES.items() if (path / place).is_dir()]
+    found += [("dictionary", p.parent) for p in sorted((path / "dictionaries").glob("*/config.json"))]
+    return found + [("dictionary", p.parent) for p in sorted((path / "gemma-scope-2").glob("**/config.json"))]
+
+
+def check_files(kind: str, path: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> str:
+    """Compare a spool, checkpoint or index with its hashes; what was found, in words. ValueError names the first bad file."""
+    if kind == "spool":
+        reader = RowReader(path)
+        reader.check(progress)
+        return f"{len(reader.done)} runs of {len(reader):,} rows have their hashes"
+    if kind == "index":
+        Index(path)
+    sealed = check_seal(path)
+    return "all files have their hashes" if sealed else "readable, but it carries no hashes"
 
 
 @torch.no_grad()

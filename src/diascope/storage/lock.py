@@ -44,6 +44,25 @@ def held(folder: str | Path) -> Iterator[None]:
         lock.release()
 
 
+@contextlib.contextmanager
+def claimed(folder: str | Path, name: str) -> Iterator[bool]:
+    """Whether this process now holds the piece of work `name` in `folder`, against others that share the folder."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f".{name}.lock"
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
+
+
 def _holder(folder: Path) -> str:
     try:
         who = read_json(folder / HOLDER)

@@ -44,6 +44,13 @@ class Sequences:
         role = None if self.role is None else self.role[here]
         return Sequences(self.tokens[here], self.positions[here], self.document[here], self.names, role)
 
+    def following(self) -> np.ndarray:
+        """The next token of the same piece at each place [N, context]; -1 where none follows."""
+        out = np.full_like(self.tokens, -1)
+        same = (self.positions[:, 1:] == self.positions[:, :-1] + 1) & (self.document[:, 1:] >= 0)
+        out[:, :-1][same] = self.tokens[:, 1:][same]
+        return out
+
     def rows(self, model: Model) -> np.ndarray:
         """Which tokens are rows [N, context]: ordinary ones of a document, outside the chat template's prefix."""
         found = model.ordinary(torch.from_numpy(self.tokens)).cpu().numpy() & (self.document >= 0)

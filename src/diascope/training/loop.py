@@ -1,6 +1,7 @@
 """Train a group: every member takes the same batches from one reader, one step each in turn.
 
     <run>/recipe.json        the recipe and its hash
+          mixing.json        how well the batches mix documents
           log.jsonl          one line a logged step and member
           checkpoint/        the newest state of all members; replaced whole
 Interrupting (Ctrl-C) saves a checkpoint; the same call again goes on at that step with bit-identical results.
@@ -27,13 +28,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from diascope import rng
-from diascope.activations import RowReader, beside
+from diascope.activations import Batches, Source, beside, certificate
 from diascope.config import canonical, config_hash, to_data
 from diascope.dictionaries import Dictionary
 from diascope.numerics import Moments, ridge
 from diascope.sites import Site
 from diascope.storage.files import commit_file, commit_folder, read_json, reading, recover_folder, write_json
-from diascope.training.batches import Batches
+from diascope.storage.seals import check_seal, seal
 from diascope.training.export import calibrate, export, fold
 from diascope.training.health import troubles
 from diascope.training.member import Member, StepStats
@@ -59,11 +60,14 @@ class Trained:
 class Group:
     """Members, batches and the run's folder. `train_group` is the usual way in."""
 
-    def __init__(self, recipe: TrainingRecipe, reader: RowReader, folder: str | Path, model: str) -> None:
+    def __init__(self, recipe: TrainingRecipe, reader: Source, folder: str | Path, model: str) -> None:
         self.observe: Callable[[dict[str, Any]], None] = lambda line: None
         self.recipe, self.reader, self.folder, self.model = recipe, reader, Path(folder), model
-        rows, self.outliers = _rows_in_use(recipe, reader)
-        self.batches = Batches(rows, recipe.batch, recipe.epochs, recipe.seed)
+        keep, self.outliers = _rows_in_use(recipe, reader)
+        self.batches = Batches(reader.layout, recipe.batch, recipe.epochs, recipe.seed, window=reader.window, keep=keep)
+        self.first = (
+            self.batches.first()
+        )  # rows on which weights start, so that rows made on demand serve as well as stored ones
         self.step = 0
         self.seconds = 0.0
         self.said: dict[tuple[str, str], str] = {}  # the latest sentence of each kind, by member
@@ -71,14 +75,15 @@ class Group:
         self.starts: dict[str, str] = {}  # weights_hashs of the dictionaries that members start from
         self.members = [self._member(i, m) for i, m in enumerate(recipe.members)]
         identity = {"recipe": canonical(recipe), "rows": len(reader), "spool": config_hash(reader.manifest)}
+        identity["window"] = min(reader.window, len(reader))
         if self.starts:
             identity["starts"] = self.starts
         self.identity = config_hash(identity)
         self._open()
 
     def _member(self, index: int, recipe: MemberRecipe) -> Member:
-        rows, reader = self.batches.rows, self.reader
-        moments = {s: _moments(reader, s, rows) for s in (*recipe.reads, *recipe.writes)}
+        rows, reader = self.first, self.reader
+        moments = {s: self._moments(s) for s in (*recipe.reads, *recipe.writes)}
         widths_in, widths_out = (tuple(len(moments[s].mean) for s in sites) for sites in (recipe.reads, recipe.writes))
         member = Member(recipe, self.recipe, widths_in, widths_out, index)
         pick = rng.generator(self.recipe.seed, "start").choice(rows, min(SAMPLE, len(rows)), replace=False)
@@ -93,7 +98,7 @@ class Group:
                 if len(member.blocks) == 1
                 else [((a,), (b,)) for a, b in zip(recipe.reads, recipe.writes)]
             )
-            affine = [least_squares(reader, a, b, rows) for a, b in pairs]
+            affine = [least_squares(reader, a, b, rows, moments) for a, b in pairs]
         x, y = (beside(reader, sites, pick) for sites in (recipe.reads, recipe.writes))
         member.start(scale_in, scale_out, mean_out, x, y, affine)
         if recipe.start and not recipe.starts_from:
@@ -115,9 +120,18 @@ class Group:
         unfold(member, found, self._sample(member.recipe.reads, START))
 
     def _sample(self, sites: tuple[Site, ...], most: int) -> Tensor:
-        rows = self.batches.rows
-        pick = rng.generator(self.recipe.seed, "calibrate").choice(rows, min(most, len(rows)), replace=False)
+        pick = rng.generator(self.recipe.seed, "calibrate").choice(self.first, min(most, len(self.first)), replace=False)
         return beside(self.reader, sites, pick)
+
+    def _moments(self, site: Site) -> Moments:
+        """Moments of the first window's rows; those that its runs stored, where rows are left out for no other reason than
+        that they are not finite."""
+        if not self.recipe.max_norm_ratio:
+            return self.reader.moments(site, self.batches.first_runs())
+        total = Moments.empty(self.reader.read(site, self.first[:1]).shape[1])
+        for part in np.array_split(self.first, max(1, len(self.first) // 8192)):
+            total = total.merge(Moments.of(self.reader.read(site, part)))
+        return total
 
     def _open(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -125,9 +139,11 @@ class Group:
         state = self.folder / "checkpoint" / "state.json"
         if not state.exists():
             write_json(self.folder / "recipe.json", {"identity": self.identity, "recipe": to_data(self.recipe)})
+            write_json(self.folder / "mixing.json", certificate(self.reader, self.batches).data())
             (self.folder / "log.jsonl").unlink(missing_ok=True)
             return
         with reading(state.parent, f"delete {self.folder} and train again"):
+            check_seal(state.parent, way_out=f"delete {self.folder} and train again")
             self._resume(state)
 
     def _resume(self, state: Path) -> None:
@@ -156,6 +172,7 @@ class Group:
                 save_file({k: v.contiguous() for k, v in member.state().items()}, work / f"{member.recipe.name}.safetensors")
             state = {"identity": self.identity, "step": self.step, "seconds": self.seconds, "failed": self.failed}
             write_json(work / "state.json", state)
+            seal(work)
 
     def run(self, progress: Callable[[int, int, str], None], stop: Callable[[], bool]) -> bool:
         """Train to the end, or until `stop()`; returns whether the end was reached."""
@@ -243,7 +260,7 @@ class Group:
             first, last = self._span(member)
             seen = (last - first) * self.batches.batch
             facts = {"l0_before_calibration": before, "rows_seen": float(seen), "seconds_of_group": self.seconds}
-            facts["rows_left_out"] = float(len(self.reader) - len(self.batches.rows))
+            facts["rows_left_out"] = float(len(self.reader) - self.batches.total)
             facts |= {"rows_per_second_of_group": seen / max(self.seconds, 1e-9), "outlier_rows": float(self.outliers)}
             out.append(Trained(member.recipe, dictionary, probe, facts))
         return out
@@ -251,7 +268,7 @@ class Group:
 
 def train_group(
     recipe: TrainingRecipe,
-    reader: RowReader,
+    reader: Source,
     folder: str | Path,
     *,
     model: str = "",
@@ -279,13 +296,15 @@ def train_group(
     return trained
 
 
-def least_squares(reader: RowReader, reads: tuple[Site, ...], writes: tuple[Site, ...], rows: np.ndarray) -> Tensor:
-    """The ridge map [d_in, d_out] of centred rows (numerics.ridge)."""
-    mx, my = (torch.cat([_moments(reader, s, rows).mean for s in sites]) for sites in (reads, writes))
+def least_squares(
+    reader: Source, reads: tuple[Site, ...], writes: tuple[Site, ...], rows: np.ndarray, moments: Mapping[Site, Moments]
+) -> Tensor:
+    """The ridge map [d_in, d_out] of `rows`, centred by the sites' `moments` (numerics.ridge)."""
+    mx, my = (torch.cat([moments[s].mean for s in sites]).float() for sites in (reads, writes))
     xx = torch.zeros(len(mx), len(mx), dtype=torch.float64)
     xy = torch.zeros(len(mx), len(my), dtype=torch.float64)
-    for part in np.array_split(np.sort(rows), max(1, len(rows) // 8192)):
-        x, y = beside(reader, reads, part) - mx.float(), beside(reader, writes, part) - my.float()
+    for part in np.array_split(rows, max(1, len(rows) // 8192)):
+        x, y = beside(reader, reads, part) - mx, beside(reader, writes, part) - my
         xx += (x.t() @ x).double()
         xy += (x.t() @ y).double()
     return ridge(xx, xy).float()
@@ -298,24 +317,20 @@ def _scale(recipe: MemberRecipe, moments: Moments) -> Tensor:
     return (shape * mean_square.sqrt()).float()
 
 
-def _rows_in_use(recipe: TrainingRecipe, reader: RowReader) -> tuple[np.ndarray, int]:
-    """The rows to train on, and how many outliers there are; they are left out where the recipe says so."""
+def _rows_in_use(recipe: TrainingRecipe, reader: Source) -> tuple[np.ndarray | None, int]:
+    """Which rows to train on (None for all), and how many outliers there are; they are left out where the recipe says so."""
     usual = np.ones(len(reader), bool)
     for site in recipe.sites():
-        norms = reader.norms(site).numpy()
+        norms = reader.norms(site)
+        if norms is None:
+            if recipe.max_norm_ratio:
+                raise ValueError("max_norm_ratio needs rows whose norms are known beforehand: store them (--store spool)")
+            return reader.usable, 0
         usual &= norms <= (recipe.max_norm_ratio or OUTLIER) * np.median(norms)
-    rows = np.arange(len(reader))
-    return rows[usual] if recipe.max_norm_ratio else rows, int((~usual).sum())
-
-
-def _moments(reader: RowReader, site: Site, rows: np.ndarray) -> Moments:
-    """Moments of the rows in use; the spool's own where that is all of them."""
-    if len(rows) == len(reader):
-        return reader.moments(site)
-    total = Moments.empty(reader.read(site, rows[:1]).shape[1])
-    for part in np.array_split(rows, max(1, len(rows) // 8192)):
-        total = total.merge(Moments.of(reader.read(site, part)))
-    return total
+    outliers = int((~usual).sum())
+    if not recipe.max_norm_ratio:
+        return reader.usable, outliers
+    return usual if reader.usable is None else usual & reader.usable, outliers
 
 
 def _side_by_side(vectors: Mapping[Site, Tensor], sites: Sequence[Site]) -> Tensor:

@@ -1,0 +1,163 @@
+"""A recipe's arithmetic, stage by stage.
+
+harvest     rows * operations of the blocks up to the deepest site; writes each site's row by its codec
+training    steps * members: the encoder product 2 d_in F a row, and with dense kernels six times that (encoder and decoder, forward
+            and twice backward); reads every row of every site once an epoch
+memory      a member holds parameters, gradients and Adam's moments, all float32, and a batch of pre-activations a piece at a time
+mixing      rows of its own document beside a row of a batch of B: (B - 1) (L - 1) / (W - 1) in a window of W rows
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from diascope.activations import WINDOW
+from diascope.activations.codecs import CODECS
+from diascope.recipes.planning.machine import Machine
+from diascope.recipes.planning.shape import Shape
+from diascope.recipes.recipe import RunRecipe
+from diascope.sites import Site
+from diascope.training import MemberRecipe, TrainingRecipe
+
+ROW_IDS = 16  # bytes of token, document, position and next token
+ROWS_A_TOKEN = 0.985  # the rest is BOS and padding
+PIECE = 64e6  # bytes of pre-activations at a time (kernels.rows_together)
+DOCUMENT = 300  # rows of one document in a run, for mixing
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: how much work, how long, how many bytes come and go."""
+
+    name: str
+    amount: float
+    unit: str
+    flops: float = 0.0
+    read: float = 0.0
+    written: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is known before a recipe runs."""
+
+    recipe: str
+    model: str
+    machine: Machine
+    stages: tuple[Stage, ...]
+    parameters: float
+    """Of all members together."""
+    largest: float
+    """Bytes that the largest member takes in training."""
+    memory: float
+    """Bytes on one device: the model, all members, a batch, and the rows of a run."""
+    disk: float
+    """Bytes of the spool."""
+    keep: tuple[str, float, float]
+    """Whether storing rows pays ("store" or "recompute"), what recomputing them costs, and what a month of keeping them costs."""
+    companions: float
+    """Rows of its own document beside a row of a batch."""
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def seconds(self) -> float:
+        return sum(s.seconds for s in self.stages)
+
+    @property
+    def cost(self) -> float:
+        return self.seconds / 3600 * self.machine.price
+
+
+def parameters(m: MemberRecipe, shape: Shape) -> float:
+    """Weights of one member: encoder, decoder (of a causal map to later sites only), biases, thresholds, skip."""
+    reads, writes = ([shape.width(s) for s in sites] for sites in (m.reads, m.writes))
+    if type(m.map).__name__ == "Causal":
+        each = m.d_sae // len(reads)
+        weights = each * (sum(reads) + sum((i + 1) * w for i, w in enumerate(writes)))
+    else:
+        weights = m.d_sae * (sum(reads) + sum(writes))
+    skip = sum(a * b for a, b in zip(reads, writes)) if m.skip else 0
+    return weights + 2 * m.d_sae + sum(writes) + skip
+
+
+def member_bytes(m: MemberRecipe, run: TrainingRecipe, shape: Shape) -> float:
+    """Bytes of one member in training."""
+    moments = 1 + (run.beta1 > 0)
+    copies = 2 + moments  # parameters and one tensor's gradients at a time, at most the larger half of them
+    return 4 * parameters(m, shape) * (copies - 0.5) + PIECE + 4 * run.batch * 16 * m.l0_target
+
+
+def plan(recipe: RunRecipe, shape: Shape, machine: Machine, *, dense: bool = False) -> Plan:
+    """The plan of `recipe` for a model of `shape` on `machine`; `dense` counts training as libraries without sparse kernels do it."""
+    run, tokens = recipe.training, float(recipe.tokens)
+    rows = tokens * ROWS_A_TOKEN
+    sites = run.sites()
+    row = sum(CODECS[recipe.codec].bytes_per_row(shape.width(s)) for s in sites) + ROW_IDS + 4 * len(sites)
+    times = run.epochs if recipe.store == "live" else 1.0
+    work = tokens * times * shape.flops(recipe.context, 1 + max(s.layer for s in sites))
+    stored = 0.0 if recipe.store == "live" else rows * row
+    harvest = Stage(
+        "harvest", tokens * times, "tokens", work, 0, stored, _time(machine, "harvest", tokens * times, work, stored)
+    )
+    train = _training(recipe, shape, machine, rows, row, dense)
+    stages = (harvest, train, *_judging(recipe, shape, machine))
+    members = [member_bytes(m, run, shape) for m in run.members]
+    run_rows = 32 * recipe.context * sum(4 * shape.width(s) for s in sites)
+    model_bytes = shape.parameters * (2 if recipe.dtype == "bfloat16" else 4)
+    base = machine.seconds("base memory") or 0.0
+    return Plan(
+        recipe.name, shape.name, machine, stages, sum(parameters(m, shape) for m in run.members), max(members),
+        (base or model_bytes) + sum(members) + 2 * run_rows, stored, _keep(recipe, shape, machine, rows, row),
+        (run.batch - 1) * (DOCUMENT - 1) / max(min(WINDOW, rows) - 1, 1),
+    )  # fmt: skip
+
+
+def _time(machine: Machine, what: str, units: float, flops: float, moved: float = 0.0) -> float:
+    """Seconds of `units` of work: measured ones, or operations over the rate; never faster than the disk."""
+    measured = machine.seconds(what)
+    return max(units * measured if measured is not None else flops / machine.flops, moved / machine.disk)
+
+
+def _training(recipe: RunRecipe, shape: Shape, machine: Machine, rows: float, row: float, dense: bool) -> Stage:
+    run = recipe.training
+    seen = rows * run.epochs
+    flops = 0.0
+    for m in run.members:
+        share, d_in = m.ends - m.begins, sum(shape.width(s) for s in m.reads)
+        product = 2.0 * d_in * m.d_sae / (len(m.reads) if type(m.map).__name__ == "Causal" else 1)
+        sparse = 8.0 * m.l0_target * (d_in + sum(shape.width(s) for s in m.writes)) / 2
+        flops += share * (6 * parameters(m, shape) if dense else product + sparse)
+    read = seen * row if recipe.store == "spool" else 0.0
+    return Stage("training", seen, "rows", seen * flops, read, 0, _time(machine, "training", seen, seen * flops, read))
+
+
+def _judging(recipe: RunRecipe, shape: Shape, machine: Machine) -> tuple[Stage, ...]:
+    """Evaluation and index, where they were measured: they are for dictionaries that people look at, not for a cluster's hours."""
+    if machine.seconds("evaluation pass") is None:
+        return ()
+    passes = 1 + sum(_maps(m, recipe.controls) for m in recipe.training.members)
+    texts = (recipe.calibration_tokens + recipe.eval_tokens) * (machine.seconds("harvest") or 0)
+    judged = recipe.ce_tokens * passes * (machine.seconds("evaluation pass") or 0)
+    fitted = len(recipe.training.members) * (machine.seconds("controls") or 0) * recipe.controls
+    evaluation = Stage("evaluation", recipe.eval_tokens, "tokens", seconds=texts + judged + fitted)
+    latents = sum(m.d_sae for m in recipe.training.members)
+    swept = min(recipe.index_tokens, recipe.tokens) * len(recipe.training.members) * (machine.seconds("encode") or 0)
+    index = Stage("index", latents, "latents", seconds=swept + latents * (machine.seconds("index latent") or 0))
+    return evaluation, index
+
+
+def _maps(m: MemberRecipe, controls: bool) -> int:
+    """Passes of the model that an evaluation of one member takes: itself, its affine part, and its controls."""
+    own = 1 + m.skip
+    return own + (4 + (m.sites_in != m.sites_out) if controls else 0)
+
+
+def _keep(recipe: RunRecipe, shape: Shape, machine: Machine, rows: float, row: float) -> tuple[str, float, float]:
+    """Store iff re-reads * operations / sites in a pass * price of an operation > bytes a site * price of a byte and month."""
+    sites = recipe.training.sites()
+    again = max(0.0, recipe.training.epochs - 1)
+    work = again * rows * shape.flops(recipe.context, 1 + max(Site.parse(str(s)).layer for s in sites))
+    seconds = again * rows * (machine.seconds("harvest") or 0) or work / machine.flops
+    recompute, month = seconds / 3600 * machine.price, rows * row / 1e9 * machine.storage_price
+    return ("store" if recompute > month else "recompute"), recompute, month
