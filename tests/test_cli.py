@@ -160,7 +160,7 @@ def test_port_in_use(tmp_path):
     (tmp_path / "corpus").mkdir()
     np.save(tmp_path / "corpus" / "tokens.npy", np.zeros((1, 1), np.int32))
     (tmp_path / "corpus" / "strings.json").write_text("{}")
-    (tmp_path / "index.json").write_text(json.dumps({"format": "diascope-index-1", "model": "toy"}))
+    (tmp_path / "index.json").write_text(json.dumps({"format": "diascope-index-2", "model": "toy"}))
     write_source(tmp_path / "sources" / "0", {"name": "sae"}, {"density": np.zeros(1)}, [b"a record"])
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))

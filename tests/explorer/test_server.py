@@ -39,7 +39,7 @@ def index(tmp_path_factory):
     for number, name in enumerate(["sae", "../etc"]):
         meta = {"name": name, "config": {"kind": "sae"}, "card": {}, "tokens_swept": 40, "logit_vocabulary": 40}
         write_source(folder / "sources" / str(number), meta, columns, [msgspec.msgpack.encode(r) for r in (full, empty)])
-    (folder / "index.json").write_text(json.dumps({"format": "diascope-index-1", "model": "toy"}))
+    (folder / "index.json").write_text(json.dumps({"format": "diascope-index-2", "model": "toy"}))
     return Index(folder)
 
 

@@ -150,7 +150,7 @@ def test_a_folder_that_is_no_index_is_named(tmp_path):
         ("corpus/strings.json", "[]", "damaged"),
         ("corpus/strings.json", "{", "strings.json is not valid JSON"),
         ("corpus/tokens.npy", "", "damaged"),
-        ("sources/0/columns.npz", "PK\x03\x04", "damaged"),
+        ("sources/0/columns.safetensors", "PK\x03\x04", "damaged"),
         ("sources/0/source.json", "{}", "damaged"),
         ("sources/0/records.bin", "", "damaged"),
         ("sources/0/records.bin", "cut short", "its offsets say"),

@@ -4,7 +4,7 @@
             corpus/tokens.npy           [N, T] int32
                    strings.json         {token id: text} of every token that is shown
             sources/<k>/source.json     name, dictionary config, card, notes on how things were computed
-                        columns.npz     one array [S] a column: density, max_activation, level, ...
+                        columns.safetensors  one array [S] a column: density, max_activation, level, ...
                         records.bin     one msgpack record a latent, back to back
                         offsets.npy     [S + 1] uint64
 
@@ -21,11 +21,12 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from safetensors.numpy import load_file, save_file
 
 from diascope.storage.files import read_json, reading
 from diascope.storage.seals import check_seal
 
-FORMAT = "diascope-index-1"
+FORMAT = "diascope-index-2"
 
 
 class Example(msgspec.Struct, array_like=True):
@@ -64,8 +65,7 @@ class Source:
     def __init__(self, folder: Path) -> None:
         self.meta: dict[str, Any] = read_json(folder / "source.json")
         self.name: str = self.meta["name"]
-        with _array(folder / "columns.npz") as columns:
-            self.columns: dict[str, np.ndarray] = {k: columns[k] for k in columns.files}
+        self.columns: dict[str, np.ndarray] = load_file(folder / "columns.safetensors")
         self._offsets = _array(folder / "offsets.npy")
         path = folder / "records.bin"
         self._records = _array(path, lambda p: np.memmap(p, dtype=np.uint8, mode="r"))
@@ -141,5 +141,7 @@ def write_source(folder: Path, meta: dict[str, Any], columns: dict[str, np.ndarr
     np.cumsum([len(r) for r in records], out=offsets[1:])
     np.save(folder / "offsets.npy", offsets)
     (folder / "records.bin").write_bytes(b"".join(records))
-    np.savez(folder / "columns.npz", **columns)  # type: ignore[arg-type]
+    save_file(
+        {k: np.ascontiguousarray(v) for k, v in columns.items()}, folder / "columns.safetensors"
+    )  # an npz would hold the time
     (folder / "source.json").write_text(json.dumps(meta, indent=1, sort_keys=True), encoding="utf-8")

@@ -54,7 +54,8 @@ def commit_folder(final: str | Path, *, overwrite: bool = False) -> Iterator[Pat
     _sweep(final)
     work = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".partial", dir=final.parent))
     try:
-        yield work
+        with _writing(final):
+            yield work
         work.chmod(0o755)
         for path in work.rglob("*"):
             if path.is_file():
@@ -105,13 +106,25 @@ def commit_file(final: str | Path) -> Iterator[Path]:
     os.close(handle)
     work = Path(name)
     try:
-        yield work
+        with _writing(final):
+            yield work
         with work.open("rb") as file:
             os.fsync(file.fileno())
         work.chmod(0o644)
         os.replace(work, final)
     finally:
         work.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _writing(final: Path) -> Iterator[None]:
+    """Around code that writes what will be `final`: a full disk is an OSError, whichever library met it."""
+    try:
+        yield
+    except SafetensorError as error:
+        if "os error" in str(error):
+            raise OSError(f"{final} cannot be written: {error}") from error
+        raise
 
 
 @contextlib.contextmanager

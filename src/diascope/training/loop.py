@@ -69,7 +69,6 @@ class Group:
             self.batches.first()
         )  # rows on which weights start, so that rows made on demand serve as well as stored ones
         self.step = 0
-        self.seconds = 0.0
         self.said: dict[tuple[str, str], str] = {}  # the latest sentence of each kind, by member
         self.failed: dict[str, str] = {}  # members that broke, and why; the others go on
         self.starts: dict[str, str] = {}  # weights_hashs of the dictionaries that members start from
@@ -150,7 +149,7 @@ class Group:
         saved = read_json(state)
         if saved["identity"] != self.identity:
             raise ValueError(f"{self.folder} holds a run of another recipe or other rows: choose another folder or delete it")
-        self.step, self.seconds, self.failed = saved["step"], saved["seconds"], saved["failed"]
+        self.step, self.failed = saved["step"], saved["failed"]
         for name, why in self.failed.items():
             self._say(name, why)
         for member in self.members:
@@ -170,7 +169,7 @@ class Group:
         with commit_folder(self.folder / "checkpoint", overwrite=True) as work:
             for member in self.members:
                 save_file({k: v.contiguous() for k, v in member.state().items()}, work / f"{member.recipe.name}.safetensors")
-            state = {"identity": self.identity, "step": self.step, "seconds": self.seconds, "failed": self.failed}
+            state = {"identity": self.identity, "step": self.step, "failed": self.failed}
             write_json(work / "state.json", state)
             seal(work)
 
@@ -182,9 +181,7 @@ class Group:
                 if stop():
                     self.save()
                     return False
-                began = time.monotonic()
                 stats = self._one_step()
-                self.seconds += time.monotonic() - began
                 if self.step % LOG_EVERY == 0 or self.step == steps - 1:
                     self._log(log, stats)
                 self.step += 1
@@ -259,9 +256,8 @@ class Group:
                 continue
             first, last = self._span(member)
             seen = (last - first) * self.batches.batch
-            facts = {"l0_before_calibration": before, "rows_seen": float(seen), "seconds_of_group": self.seconds}
+            facts = {"l0_before_calibration": before, "rows_seen": float(seen), "outlier_rows": float(self.outliers)}
             facts["rows_left_out"] = float(len(self.reader) - self.batches.total)
-            facts |= {"rows_per_second_of_group": seen / max(self.seconds, 1e-9), "outlier_rows": float(self.outliers)}
             out.append(Trained(member.recipe, dictionary, probe, facts))
         return out
 
