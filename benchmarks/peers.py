@@ -73,6 +73,7 @@ def our_recipe(kind: str, args: argparse.Namespace, lr: float, seed: int) -> Tra
         seed=seed,
         dead_after=dead_after,
         beta1=0.9,
+        decoder_start="rows",
         l0_warmup=0 if kind in ("topk", "batchtopk", "matryoshka") else int(args.epochs * args.tokens) // args.batch // 5,
     )
 

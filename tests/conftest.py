@@ -1,14 +1,24 @@
 """Shared subjects: a tiny random Gemma 3, and one small real run on Gemma 3 270M for the tests marked `real`."""
 
 import os
+import sys
+from pathlib import Path
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+sys.path.insert(0, str(Path(__file__).parent))
 
 import pytest
 import torch
 
 from diascope.dictionaries import Dictionary, DictionaryConfig
 from diascope.models.toy import toy_model
+from toy_rows import write_rows
+
+
+@pytest.fixture(scope="session")
+def reader(tmp_path_factory):
+    """The rows that the tests of training share."""
+    return write_rows(tmp_path_factory.mktemp("spool"))
 
 
 @pytest.fixture(scope="session")

@@ -80,6 +80,9 @@ class Train:
     """How a spool stores rows: 2, 4, 1.06 and 1.01 bytes an element (docs/benchmarks.md says what each costs)."""
     not_finite: Literal["refuse", "leave out"] = "refuse"
     """What to do with rows that hold NaN or infinity: stop and name the first, or train on none of them and count."""
+    axes: str = ""
+    """Under torchrun, what its processes do: dict=2 gives them different members, latent=2 shares out one's latents; the rest go over
+    the rows of a batch (data)."""
     until: Literal["harvest", "training", "evaluation", "index"] = "index"
     """Last stage. Several processes may run `--until harvest` in one workspace: they share the work."""
     examples: int = 0
@@ -108,7 +111,7 @@ class Train:
         )  # fmt: skip
         if self.store == "live" and self.until == "harvest":
             raise ValueError("--store live stores nothing, so there is no harvest to stop after: leave --until or --store out")
-        carry_out(recipe, self.workspace, self.track, until=self.until)
+        carry_out(recipe, self.workspace, self.track, until=self.until, axes=self.axes)
 
 
 @dataclass
@@ -127,6 +130,9 @@ class Suite:
     """Width of each single-layer dictionary."""
     per_layer: int = 1024
     """Latents a layer of the CLTs and the crosscoder; 0 leaves them out."""
+    axes: str = ""
+    """Under torchrun, what its processes do: dict=2 gives them different members, latent=2 shares out one's latents; the rest go over
+    the rows of a batch (data)."""
     workspace: Path = Path("suite")
     """Folder for everything that is made; the same command goes on where it stopped."""
 
@@ -148,7 +154,7 @@ class Suite:
             self.text != "wikipedia-sample"
         ):  # thresholds are then set on the text's own held-out documents, and it is judged on them
             recipe = replace(recipe, corpus=self.text, field=self.field, calibration="held-out", eval_corpus="held-out")
-        carry_out(recipe, self.workspace, many=True, model=model)
+        carry_out(recipe, self.workspace, many=True, model=model, axes=self.axes)
 
 
 @dataclass

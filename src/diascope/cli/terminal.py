@@ -49,14 +49,19 @@ def carry_out(
     many: bool = False,
     model: object | None = None,
     until: str = "index",
+    axes: str = "",
 ) -> None:
     """Run the stages up to `until` with their progress, and print what came out."""
+    from diascope.distributed import joined
     from diascope.recipes.run import Run
     from diascope.tables import catalogue_table, mixing_line, timings_line
 
-    with Bars(out) as bars:
-        run = Run(recipe, workspace, bars.stage, track, model=model)  # type: ignore[arg-type]
+    team = joined(axes)
+    with Bars(out if team.first else Console(quiet=True)) as bars:
+        run = Run(recipe, workspace, bars.stage, track, model=model, team=team)  # type: ignore[arg-type]
         run.carry_out(until)
+    if not team.first:
+        return
     if until == "harvest":
         out.print(f"rows: {workspace / 'spool'}; go on: the same command without --until", style="dim", markup=False)
         return

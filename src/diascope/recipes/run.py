@@ -17,7 +17,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from diascope.dictionaries import Dictionary, load_dictionary, save_dictionary
 from diascope.dictionaries.artefact import write_card
 from diascope.dictionaries.formats import FORMATS
 from diascope.dictionaries.formats.gemma_scope_2 import folder_name
+from diascope.distributed import ALONE, Team
 from diascope.evals import Evaluation, evaluate
 from diascope.evals.text import EvalText
 from diascope.harvest import Harvest, LiveReader, fingerprint, harvest
@@ -73,9 +74,11 @@ class Run:
         track: str | None = None,
         *,
         model: Model | None = None,
+        team: Team = ALONE,
     ) -> None:
-        """`model` is the recipe's, where it is open already."""
-        self.track = track
+        """`model` is the recipe's, where it is open already. In a team (distributed.joined) all share harvest and training; the
+        first does what comes after."""
+        self.track, self.team = track, team
         self.recipe, self.workspace, self.stage = recipe, Path(workspace), stage
         if track:
             check_tracker(track)
@@ -110,6 +113,8 @@ class Run:
         """Add a stage to timings.json: seconds, amount of work, and the process's peak memory so far."""
         began = time.monotonic()
         yield
+        if not self.team.first:
+            return
         path = self.workspace / "timings.json"
         known = self.timings
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
@@ -174,6 +179,8 @@ class Run:
             self.harvest()
         elif not self.finished:
             self.train()
+            if not self.team.first:
+                return
             if last >= STAGES.index("evaluation"):
                 self.evaluate()
             if last >= STAGES.index("index"):
@@ -215,7 +222,7 @@ class Run:
             return {n: load_dictionary(self.folder(n)) for n in self.names}
         reader = self.source()
         progress = self.stage("train", "rows")
-        with held(self.workspace):
+        with held(self.workspace) if self.team.first else nullcontext():
             with self._timed("training", len(reader) * self.recipe.training.epochs, "rows"):
                 send = tracker(self.track, project="diascope", config=to_data(self.recipe)) if self.track else lambda line: None
                 trained = train_group(
@@ -226,6 +233,7 @@ class Run:
                     calibration=self.calibration_rows,
                     observe=send,
                     progress=progress,
+                    team=self.team,
                 )
             return self._saved(trained)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
 import re
 import signal
 import threading
@@ -24,13 +25,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from diascope import rng
 from diascope.activations import Batches, Source, beside, certificate
 from diascope.config import canonical, config_hash, to_data
 from diascope.dictionaries import Dictionary
+from diascope.distributed import ALONE, Team
 from diascope.numerics import Moments, ridge
 from diascope.sites import Site
 from diascope.storage.files import commit_file, commit_folder, read_json, reading, recover_folder, write_json
@@ -39,6 +41,7 @@ from diascope.training.export import calibrate, export, fold
 from diascope.training.health import troubles
 from diascope.training.member import Member, StepStats
 from diascope.training.recipe import MemberRecipe, TrainingRecipe
+from diascope.training.shards import file_name, read, shared, together
 from diascope.training.start import opened, unfold, weights_hash
 
 LOG_EVERY = 10  # steps
@@ -60,9 +63,9 @@ class Trained:
 class Group:
     """Members, batches and the run's folder. `train_group` is the usual way in."""
 
-    def __init__(self, recipe: TrainingRecipe, reader: Source, folder: str | Path, model: str) -> None:
+    def __init__(self, recipe: TrainingRecipe, reader: Source, folder: str | Path, model: str, team: Team = ALONE) -> None:
         self.observe: Callable[[dict[str, Any]], None] = lambda line: None
-        self.recipe, self.reader, self.folder, self.model = recipe, reader, Path(folder), model
+        self.recipe, self.reader, self.folder, self.model, self.team = recipe, reader, Path(folder), model, team
         keep, self.outliers = _rows_in_use(recipe, reader)
         self.batches = Batches(reader.layout, recipe.batch, recipe.epochs, recipe.seed, window=reader.window, keep=keep)
         self.first = (
@@ -72,7 +75,11 @@ class Group:
         self.said: dict[tuple[str, str], str] = {}  # the latest sentence of each kind, by member
         self.failed: dict[str, str] = {}  # members that broke, and why; the others go on
         self.starts: dict[str, str] = {}  # weights_hashs of the dictionaries that members start from
-        self.members = [self._member(i, m) for i, m in enumerate(recipe.members)]
+        if self.batches.batch % team.data.size:
+            raise ValueError(f"a batch of {self.batches.batch} rows cannot be shared evenly by {team.data.size} processes")
+        mine = dealt(recipe, team.dict.size)[team.dict.rank]
+        self.members = [self._member(i, m) for i, m in enumerate(recipe.members) if m.name in mine]
+        self.starts = {name: found for part in team.dict.objects(self.starts) for name, found in part.items()}
         identity = {"recipe": canonical(recipe), "rows": len(reader), "spool": config_hash(reader.manifest)}
         identity["window"] = min(reader.window, len(reader))
         if self.starts:
@@ -104,19 +111,40 @@ class Group:
             found = opened(recipe)
             self.starts[recipe.name] = weights_hash(found)
             unfold(member, found, x[:START])
-        return member
+        return self._shared(member)
 
-    def _start_late(self, member: Member) -> None:
-        """Give a member the weights that other members have now, with thresholds at their targets."""
+    def _shared(self, whole: Member) -> Member:
+        """This process's share of a member; the member itself where it is alone."""
+        if self.team.member.size == 1:
+            return whole
+        latent, c = self.team.latent, whole.config
+        mine = Member(whole.recipe, self.recipe, c.widths_in, c.widths_out, whole.index, self.team)
+        mine.restore(shared(whole.state(), _sizes(whole), latent.rank, latent.size))
+        return mine
+
+    def _whole(self, mine: Member) -> Member:
+        """The member of which this process has a share, put together from everybody's; a copy where it is alone."""
+        if self.team.member.size == 1:
+            return copy.deepcopy(mine)
+        c = mine.config
+        whole = Member(mine.recipe, self.recipe, c.widths_in, c.widths_out, mine.index)
+        state = {n: together(n, self.team.latent.gathered(v), _sizes(whole)) for n, v in mine.state().items()}
+        whole.restore(state)
+        return whole
+
+    def _start_late(self, member: Member) -> Member:
+        """The member with the weights that other members have now, with thresholds at their targets."""
         others = {m.recipe.name: m for m in self.members}
         found = []
         for name in member.recipe.starts_from:
             if name in self.failed:
                 raise ArithmeticError(f"{name}, which it starts from, has failed")
-            other = copy.deepcopy(others[name])  # calibration must not touch one that goes on training
+            other = self._whole(others[name])  # calibration must not touch one that goes on training
             calibrate(other, self._sample(other.recipe.reads, START))
             found.append(fold(other, self.model))
-        unfold(member, found, self._sample(member.recipe.reads, START))
+        whole = self._whole(member)
+        unfold(whole, found, self._sample(member.recipe.reads, START))
+        return self._shared(whole)
 
     def _sample(self, sites: tuple[Site, ...], most: int) -> Tensor:
         pick = rng.generator(self.recipe.seed, "calibrate").choice(self.first, min(most, len(self.first)), replace=False)
@@ -133,13 +161,16 @@ class Group:
         return total
 
     def _open(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        recover_folder(self.folder / "checkpoint")
         state = self.folder / "checkpoint" / "state.json"
+        if self.team.first:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            recover_folder(state.parent)
+            if not state.exists():
+                write_json(self.folder / "recipe.json", {"identity": self.identity, "recipe": to_data(self.recipe)})
+                write_json(self.folder / "mixing.json", certificate(self.reader, self.batches).data())
+                (self.folder / "log.jsonl").unlink(missing_ok=True)
+        self.team.everyone.wait()
         if not state.exists():
-            write_json(self.folder / "recipe.json", {"identity": self.identity, "recipe": to_data(self.recipe)})
-            write_json(self.folder / "mixing.json", certificate(self.reader, self.batches).data())
-            (self.folder / "log.jsonl").unlink(missing_ok=True)
             return
         with reading(state.parent, f"delete {self.folder} and train again"):
             check_seal(state.parent, way_out=f"delete {self.folder} and train again")
@@ -152,9 +183,12 @@ class Group:
         self.step, self.failed = saved["step"], saved["failed"]
         for name, why in self.failed.items():
             self._say(name, why)
+        latent = self.team.latent
         for member in self.members:
-            member.restore(load_file(state.parent / f"{member.recipe.name}.safetensors"))
-        self._trim_log()
+            blocks = [n * latent.size for n in _sizes(member)]
+            member.restore(read(state.parent, member.recipe.name, blocks, latent.rank, latent.size))
+        if self.team.first:
+            self._trim_log()
 
     def _trim_log(self) -> None:
         path = self.folder / "log.jsonl"
@@ -165,20 +199,38 @@ class Group:
             work.write_text("".join(f"{line}\n" for line in lines if json.loads(line)["step"] < self.step))
 
     def save(self) -> None:
-        """Write the checkpoint; it takes the old one's place only when complete."""
+        """Write the checkpoint, every process its share; it takes the old one's place only when complete."""
+        everyone = self.team.everyone
+        failed = {name: why for part in self.team.dict.objects(self.failed) for name, why in part.items()}
+        if not self.team.first:
+            self._save_shares(Path(everyone.objects(None)[0]))
+            everyone.wait()  # all shares are written
+            everyone.wait()  # and have their name
+            return
         with commit_folder(self.folder / "checkpoint", overwrite=True) as work:
-            for member in self.members:
-                save_file({k: v.contiguous() for k, v in member.state().items()}, work / f"{member.recipe.name}.safetensors")
-            state = {"identity": self.identity, "step": self.step, "failed": self.failed}
-            write_json(work / "state.json", state)
+            self._save_shares(Path(everyone.objects(str(work))[0]))
+            everyone.wait()
+            write_json(work / "state.json", {"identity": self.identity, "step": self.step, "failed": failed})
             seal(work)
+        everyone.wait()
+
+    def _save_shares(self, work: Path) -> None:
+        latent = self.team.latent
+        for member in self.members if self.team.data.rank == 0 else ():
+            state = {k: v.contiguous() for k, v in member.state().items()}
+            save_file(state, work / file_name(member.recipe.name, latent.rank, latent.size))
 
     def run(self, progress: Callable[[int, int, str], None], stop: Callable[[], bool]) -> bool:
         """Train to the end, or until `stop()`; returns whether the end was reached."""
         saved, steps = time.monotonic(), self.batches.steps
-        with (self.folder / "log.jsonl").open("a") as log:
+        with (self.folder / "log.jsonl").open("a") if self.team.first else open(os.devnull, "w") as log:
             while self.step < steps:
-                if stop():
+                asked, due = self._agreed(stop(), time.monotonic() - saved > self.recipe.checkpoint_every)
+                if due and not asked:
+                    log.flush()
+                    self.save()
+                    saved = time.monotonic()
+                if asked:
                     self.save()
                     return False
                 stats = self._one_step()
@@ -186,19 +238,26 @@ class Group:
                     self._log(log, stats)
                 self.step += 1
                 progress(self.step * self.batches.batch, steps * self.batches.batch, _note(stats))
-                if len(self.failed) == len(self.members):
+                if self._working() == 0:
                     raise RuntimeError("every member failed: " + "; ".join(f"{n}: {why}" for n, why in self.failed.items()))
-                if time.monotonic() - saved > self.recipe.checkpoint_every:
-                    log.flush()
-                    self.save()
-                    saved = time.monotonic()
         self.save()
         return True
+
+    def _agreed(self, *flags: bool) -> list[bool]:
+        """Which flags any process has raised: all then do the same at the same step."""
+        if self.team.everyone.size == 1:
+            return list(flags)
+        return (self.team.everyone.sum(torch.tensor(flags, dtype=torch.int32)) > 0).tolist()
+
+    def _working(self) -> int:
+        """Members, over all processes, that have not failed."""
+        return round(self.team.dict.total(len([m for m in self.members if m.recipe.name not in self.failed])))
 
     def _one_step(self) -> dict[str, StepStats]:
         """One step of every member whose turn it is; one that breaks is left out from then on."""
         working = [(m, span) for m in self.members if m.recipe.name not in self.failed and (span := self._turn(m))]
-        index = self.batches[self.step]
+        rows = self.batches.batch // self.team.data.size
+        index = self.batches[self.step][rows * self.team.data.rank :][:rows]
         sites = {s for m, _ in working for s in (*m.recipe.reads, *m.recipe.writes)}
         vectors = {site: self.reader.read(site, index) for site in sites}
         out = {}
@@ -207,16 +266,22 @@ class Group:
             y = x if member.recipe.writes == member.recipe.reads else _side_by_side(vectors, member.recipe.writes)
             try:
                 if self.step == first and member.recipe.starts_from:
-                    self._start_late(member)
+                    member = self._replaced(self._start_late(member))
                 stats = member.step(x, y, self.step - first, last - first)
                 if not math.isfinite(stats.fvu):
                     raise ArithmeticError("its loss is not finite: lower lr, or check the rows for overflow")
             except (ArithmeticError, RuntimeError, ValueError) as error:
+                if self.team.member.size > 1 and not isinstance(error, ArithmeticError):
+                    raise  # the others know nothing of it
                 self.failed[member.recipe.name] = reason = f"stopped at step {self.step}, {error}"
                 self._say(member.recipe.name, reason)
                 continue
             out[member.recipe.name] = stats
         return out
+
+    def _replaced(self, member: Member) -> Member:
+        self.members = [member if m.recipe.name == member.recipe.name else m for m in self.members]
+        return member
 
     def _turn(self, member: Member) -> tuple[int, int] | None:
         """(first step, step after the last) of a member, or None when it is not its turn now."""
@@ -228,15 +293,18 @@ class Group:
         return round(member.recipe.begins * steps), round(member.recipe.ends * steps)
 
     def _log(self, log: object, stats: dict[str, StepStats]) -> None:
+        lines = []
         for member in (m for m in self.members if m.recipe.name in stats):
             s = stats[member.recipe.name]
             first, last = self._span(member)
             said = troubles(member, s, self.step - first, last - first)
             line = {"step": self.step, "rows": (self.step + 1) * self.batches.batch, "member": member.recipe.name, **asdict(s)}
+            lines.append((line, said))
+        for line, said in (entry for part in self.team.dict.objects(lines) for entry in part):
             log.write(json.dumps(line | ({"trouble": said} if said else {})) + "\n")  # type: ignore[attr-defined]
             self.observe(line)
             for sentence in said:
-                self._say(member.recipe.name, sentence)
+                self._say(line["member"], sentence)
 
     def _say(self, name: str, sentence: str) -> None:
         """Keep a sentence for the end, in place of one that differs from it in numbers alone."""
@@ -271,18 +339,27 @@ def train_group(
     calibration: Callable[[], dict[Site, Tensor]] | None = None,
     observe: Callable[[dict[str, Any]], None] = lambda line: None,
     progress: Callable[[int, int, str], None] = lambda done, total, note: None,
+    team: Team = ALONE,
 ) -> list[Trained]:
     """Train all members of `recipe` on the rows of `reader`; resumes the run in `folder` if it was interrupted.
+
+    In a team (distributed.joined) every process calls it with the same arguments; the first gets what was trained, the others [].
 
     `calibration()` gives held-out rows by site, on which thresholds are set to the target L0.
     `observe(line)` gets what log.jsonl gets. Ctrl-C saves a checkpoint and raises KeyboardInterrupt. Raises ValueError when `folder` holds another run.
     """
-    group = Group(recipe, reader, folder, model)
+    group = Group(recipe, reader, folder, model, team)
     group.observe = observe
     with _interruptible() as stop:
         finished = group.run(progress, stop)
     if not finished:
         raise KeyboardInterrupt(f"stopped at step {group.step} of {group.batches.steps}; the same command goes on from there")
+    if not team.first:
+        return []
+    if team.everyone.size > 1:  # what was trained together is finished by one
+        whole = Group(recipe, reader, folder, model)
+        whole.said = group.said
+        group = whole
     for sentence in sorted(group.said.values()):
         progress(group.step * group.batches.batch, group.step * group.batches.batch, f"health: {sentence}")
     trained = group.finish(calibration() if calibration else None)
@@ -290,6 +367,29 @@ def train_group(
     if not trained:
         raise RuntimeError("every member failed: " + "; ".join(f"{n}: {why}" for n, why in group.failed.items()))
     return trained
+
+
+def dealt(recipe: TrainingRecipe, parts: int) -> list[set[str]]:
+    """The members' names in `parts` hands, those that start from one another in the same hand, dealt to the emptiest."""
+    families: list[set[str]] = []
+    for m in recipe.members:
+        kin = {m.name, *m.starts_from}
+        touched = [f for f in families if f & kin]
+        families = [f for f in families if not f & kin] + [kin.union(*touched)]
+    size = {m.name: m.d_sae * m.l0_target for m in recipe.members}
+    families.sort(key=lambda f: (-sum(size[n] for n in f), sorted(f)))
+    if len(families) < parts:
+        raise ValueError(
+            f"{parts} processes on the dict axis, and {len(families)} members that can be trained apart: give dict at most that"
+        )
+    hands: list[set[str]] = [set() for _ in range(parts)]
+    for family in families:
+        min(hands, key=lambda h: sum(size[n] for n in h)).update(family)
+    return hands
+
+
+def _sizes(member: Member) -> list[int]:
+    return [b.n_latents for b in member.blocks]
 
 
 def least_squares(

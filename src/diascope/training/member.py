@@ -24,6 +24,7 @@ from torch import Tensor
 
 from diascope import rng
 from diascope.dictionaries import DictionaryConfig
+from diascope.distributed import ALONE, Team
 from diascope.kernels import (
     AdamStep,
     SparseLatents,
@@ -65,25 +66,37 @@ class Member:
     """A dictionary in training, in scaled units: x / scale_in, y / scale_out (each one number a dimension)."""
 
     def __init__(
-        self, recipe: MemberRecipe, run: TrainingRecipe, widths_in: tuple[int, ...], widths_out: tuple[int, ...], index: int
+        self,
+        recipe: MemberRecipe,
+        run: TrainingRecipe,
+        widths_in: tuple[int, ...],
+        widths_out: tuple[int, ...],
+        index: int,
+        team: Team = ALONE,
     ) -> None:
-        self.recipe, self.run = recipe, run
+        """With a team, the member holds the latents of its place on the latent axis (shards.py), and steps take its rows."""
+        self.recipe, self.run, self.team, self.index = recipe, run, team, index
+        n_blocks = len(recipe.map.blocks(widths_in, widths_out, recipe.d_sae))
+        if recipe.d_sae // n_blocks % team.latent.size:
+            raise ValueError(
+                f"{recipe.name} has {recipe.d_sae // n_blocks} latents a block, which {team.latent.size} processes cannot share evenly"
+            )
         self.config = DictionaryConfig(
             "",
             tuple(map(str, recipe.reads)),
             tuple(map(str, recipe.writes)),
             widths_in,
             widths_out,
-            recipe.d_sae,
+            recipe.d_sae // team.latent.size,
             recipe.map,
             skip=recipe.skip,
         )
         self.blocks = self.config.blocks
         self.centred = recipe.sites_in == recipe.sites_out  # b_dec is taken off the input
         self.draw = rng.torch_generator(run.seed, "member", index)
-        self.rule = RULES[type(recipe.activation)](recipe, run)
-        self.levels = Levels(recipe, self.blocks, run.seed)
-        S, d_in, d_out = recipe.d_sae, self.config.d_in, self.config.d_out
+        self.rule = RULES[type(recipe.activation)](recipe, run, team)
+        self.levels = Levels(recipe, self.blocks, run.seed, team.latent)
+        S, d_in, d_out = self.config.d_sae, self.config.d_in, self.config.d_out
         self.params: dict[str, Tensor] = {"b_enc": torch.zeros(S), "b_dec": torch.zeros(d_out)}
         for g, b in enumerate(self.blocks):
             self.params |= {f"decoder.{g}": torch.empty(b.n_latents, b.d_out), f"encoder.{g}": torch.empty(b.n_latents, b.d_in)}
@@ -167,7 +180,7 @@ class Member:
     def _shrink(self, x: Tensor, y: Tensor) -> None:
         """Scale the encoder so that the first reconstruction has its best length: random latents overshoot many times."""
         pres = self._pres(self._seen(x))
-        active = pres.top(4 * round(self.recipe.l0_target) * len(x))
+        active, _ = pres.top(4 * round(self.recipe.l0_target) * len(x))
         first = self._decoded([active.part(b.latents.start, b.latents.stop) for b in self.blocks], len(x), 1)[:, 0]
         best = float((first * (y - self._base(x))).sum() / first.square().sum().clamp_min(1e-12))
         for tensor in (*self.encoders, self.params["b_enc"]):
@@ -181,7 +194,7 @@ class Member:
         """The encoder product, in `dtype` or else exact in the parameters' own precision."""
         pairs = zip(self.blocks, self.encoders, strict=True)
         blocks = [Block(_columns(xc, b.reads), E, self.params["b_enc"][b.latents]) for b, E in pairs]
-        return PreActivations(blocks, dtype, None if dtype is None else lambda near: self._exact(near, xc))
+        return PreActivations(blocks, dtype, None if dtype is None else lambda near: self._exact(near, xc), self.team)
 
     def _exact(self, near: SparseLatents, xc: Tensor) -> Tensor:
         """The pre-activations of some entries [nnz], in the parameters' own precision."""
@@ -208,15 +221,17 @@ class Member:
 
     # -- one step
     def step(self, x: Tensor, y: Tensor, step: int, steps: int) -> StepStats:
-        """One optimiser step on raw rows x [B, d_in], y [B, d_out]."""
+        """One optimiser step on raw rows x [B, d_in], y [B, d_out]: in a team, on its own share of the batch's rows."""
+        team = self.team
         same = y is x and torch.equal(self.scale_in, self.scale_out)
         x = x / self.scale_in
         y = x if same else y / self.scale_out
-        B, now = len(x), pressure(self.run, step, steps)
+        rows, now = len(x), pressure(self.run, step, steps)
+        B = rows * team.data.size
         xc, base = self._seen(x), self._base(x)
         pres = self._pres(xc, torch.bfloat16 if self.run.product == "bfloat16" else None)
         silent = self.since_fired + B > self.run.dead_after  # dead, unless they fire now
-        if self.run.aux_coefficient and int(silent.sum()) >= self.run.aux_k:
+        if self.run.aux_coefficient and team.latent.total(int(silent.sum())) >= self.run.aux_k:
             pres.ask_aside([silent[b.latents].nonzero().squeeze(1) for b in self.blocks], self.run.aux_k)
         near = self.rule.select(pres, now)
         value, active = self.rule.values(near)
@@ -225,39 +240,42 @@ class Member:
         ends, weights = self.levels.at(step)
         parts = [f.part(b.latents.start, b.latents.stop) for b in self.blocks]
         segments = [_segments(part, end) for part, end in zip(parts, ends, strict=True)]
-        G, error = prefix_errors(self._decoded(segments, B, len(weights)), base, y, weights)
-        df = self._latent_gradient(segments, G.view(B * len(weights), -1), near)
+        written = self._decoded(segments, rows, len(weights))
+        G, error = prefix_errors(written, base, y, weights / team.data.size)
+        df = self._latent_gradient(segments, G.view(rows * len(weights), -1), near)
 
         def frozen(v: Tensor) -> Tensor:
             whole = near.with_values(v)
             alone = [whole.part(b.latents.start, b.latents.stop) for b in self.blocks]
-            rest = self._decoded(alone, B, 1)[:, 0] + base - y
+            rest = self._decoded(alone, rows, 1)[:, 0] + base - y
             return self._latent_gradient(alone, (2 / B) * rest, near)
 
         slopes = self.rule.gradients(near, active, df, now, frozen)
         dead = self._count(near.index[active], B)
-        used = self.run.aux_coefficient and int(dead.sum()) >= self.run.aux_k
+        n_dead = round(team.latent.total(int(dead.sum())))
+        used = self.run.aux_coefficient and n_dead >= self.run.aux_k
         aside = self._auxiliary(pres.aside, dead, -error) if used else []
         self._update(self._gradients(near, slopes, segments, G, x, xc, aside), learning_rate(self.run, step, steps), step)
-        l0 = float(active.sum()) / B
+        l0 = team.member.total(float(active.sum())) / B
         self.rule.after(l0)
-        fvu = float(torch.linalg.vector_norm(error).square() / (B * y.var(0, correction=0).sum()))
-        return StepStats(fvu, l0, self.rule.guess, int(dead.sum()), self.rule.weight)
+        spread = (y - team.data.sum(y.sum(0)) / B).square().sum(dtype=torch.float64)
+        fvu = team.data.total(float(torch.linalg.vector_norm(error).square())) / max(team.data.total(float(spread)), 1e-300)
+        return StepStats(fvu, l0, self.rule.guess, n_dead, self.rule.weight)
 
     def _count(self, fired: Tensor, rows: int) -> Tensor:
         """Note which latents fired, and say which have not for too long [S]."""
-        now = torch.bincount(fired, minlength=len(self.since_fired)) > 0
+        now = self.team.data.sum(torch.bincount(fired, minlength=len(self.since_fired))) > 0
         self.since_fired = torch.where(now, 0, self.since_fired + rows)
         return self.since_fired > self.run.dead_after
 
     def _decoded(self, segments: list[SparseLatents], rows: int, levels: int) -> Tensor:
-        """What the segments write [B, P, d_out]."""
+        """What the segments write [B, P, d_out], summed over the latent axis."""
         if len(segments) == 1:
-            return decode(segments[0], self.decoders[0]).view(rows, levels, -1)
+            return self.team.latent.sum(decode(segments[0], self.decoders[0]).view(rows, levels, -1))
         out = torch.zeros(rows, levels, self.config.d_out, dtype=self.params["b_dec"].dtype)
         for b, s, D in zip(self.blocks, segments, self.decoders, strict=True):
             out[:, :, b.writes] += decode(s, D).view(rows, levels, -1)
-        return out
+        return self.team.latent.sum(out)
 
     def _latent_gradient(self, segments: list[SparseLatents], G: Tensor, near: SparseLatents) -> Tensor:
         """(G D^T) at the candidates, in the order of `near` [nnz]."""
@@ -295,9 +313,11 @@ class Member:
 
         whole, through, total = near.with_values(slopes.pre), summed(slopes.pre), G[:, 0]  # every prefix begins with segment 0
         b_enc, b_dec = (through.clone() if slopes.bias is None else summed(slopes.bias)), total.sum(0)
-        for b, E in zip(self.blocks, self.encoders, strict=True):
-            if self.centred:
-                b_dec[b.reads] -= through[b.latents] @ E
+        if self.centred:
+            taken = torch.zeros_like(b_dec)
+            for b, E in zip(self.blocks, self.encoders, strict=True):
+                taken[b.reads] += through[b.latents] @ E
+            b_dec -= self.team.latent.sum(taken)
         for a in aside:
             b_enc[self.blocks[a.block].latents].index_add_(0, a.latents.index, a.slope)
         yield from ({"b_dec": b_dec, "b_enc": b_enc} | slopes.params).items()
@@ -320,12 +340,13 @@ class Member:
 
     def _auxiliary(self, found: list[SparseLatents], dead: Tensor, residual: Tensor) -> list[Aside]:
         """Dead latents, the aux_k largest a row in each block, reconstruct the residual; its own scale is divided out."""
-        weight, out = self.run.aux_coefficient / residual.square().sum().clamp_min(1e-12), []
+        square = self.team.data.sum(residual.square().sum())
+        weight, out = self.run.aux_coefficient / square.clamp_min(1e-12), []
         for g, (b, near, D) in enumerate(zip(self.blocks, found, self.decoders, strict=True)):
             f = near.kept(dead[b.latents][near.index])
-            if len(f.index):
+            if self.team.latent.total(len(f.index)):
                 f = f.with_values(f.value.to(D.dtype))
-                G = 2 * weight * (decode(f, D) - residual[:, b.writes])
+                G = 2 * weight * (self.team.latent.sum(decode(f, D)) - residual[:, b.writes])
                 out.append(Aside(g, f, G, latent_gradient(f, G, D)))
         return out
 
@@ -333,7 +354,7 @@ class Member:
         """One step of the optimiser with each gradient, which is then let go."""
         now = AdamStep(lr, self.run.beta1, self.run.beta2, step, self.run.update_clip)
         for name, g in grads:
-            value = self.params[name]
+            g, value = self.team.data.sum(g.contiguous()), self.params[name]
             for moment in (self._second, self._first) if self.run.beta1 else (self._second,):
                 if name not in moment:
                     moment[name] = torch.zeros_like(value)

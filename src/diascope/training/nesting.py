@@ -8,14 +8,15 @@ from torch import Tensor
 from diascope import rng
 from diascope.dictionaries import Matryoshka, SampledMatryoshka
 from diascope.dictionaries.site_maps import Block
+from diascope.distributed import ALONE, Axis
 from diascope.training.recipe import MemberRecipe
 
 
 class Levels:
     """`at(step)` gives, for every block, how many of its latents each prefix holds, and the prefixes' weights."""
 
-    def __init__(self, recipe: MemberRecipe, blocks: tuple[Block, ...], seed: int) -> None:
-        self.recipe, self.blocks, self.seed = recipe, blocks, seed
+    def __init__(self, recipe: MemberRecipe, blocks: tuple[Block, ...], seed: int, axis: Axis = ALONE.latent) -> None:
+        self.recipe, self.blocks, self.seed, self.axis = recipe, blocks, seed, axis
         self._fixed = (
             None if isinstance(recipe.matryoshka, SampledMatryoshka) else self._shared(self._prefixes(), self._weights())
         )
@@ -42,4 +43,6 @@ class Levels:
 
     def _shared(self, prefixes: tuple[int, ...], weights: tuple[float, ...]) -> tuple[list[Tensor], Tensor]:
         ends = torch.tensor(prefixes) // len(self.blocks)
+        r, n = self.axis.rank, self.axis.size
+        ends = (ends - r + n - 1).div(n, rounding_mode="floor").clamp_min(0)  # how many of r, r + n, ... lie in a prefix
         return [ends] * len(self.blocks), torch.tensor(weights, dtype=torch.float64) / sum(weights)

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from diascope.distributed import ALONE, Team
 from diascope.kernels import SparseLatents, largest, merged, rows_together, select_above, stacked
 
 MARGIN = 1 / 64  # four times what bfloat16 rounds a number by
@@ -34,8 +35,13 @@ class PreActivations:
     """[B, S] over all blocks side by side. `exact` gives the fp32 values of candidates where the product is made in `dtype`."""
 
     def __init__(
-        self, blocks: list[Block], dtype: torch.dtype | None = None, exact: Callable[[SparseLatents], Tensor] | None = None
+        self,
+        blocks: list[Block],
+        dtype: torch.dtype | None = None,
+        exact: Callable[[SparseLatents], Tensor] | None = None,
+        team: Team = ALONE,
     ) -> None:
+        self.team = team
         self.blocks = blocks if dtype is None else [Block(*(t.to(dtype) for t in b)) for b in blocks]
         self.exact = exact
         self.sizes = [len(b.bias) for b in blocks]
@@ -44,6 +50,11 @@ class PreActivations:
 
     def __len__(self) -> int:
         return len(self.blocks[0].x)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the whole batch, over all processes."""
+        return len(self) * self.team.data.size
 
     def ask_aside(self, among: list[Tensor], k: int) -> None:
         """Let the first search also find the k largest positive entries a row among some latents of each block: `aside`."""
@@ -66,28 +77,33 @@ class PreActivations:
         if self.exact is not None:
             near = near.with_values(self.exact(near))
             near = near.kept(near.value > 0)
-        return near.strongest(k) if self.exact is not None or len(self.blocks) > 1 else near
+        near = near.strongest(k) if self.exact is not None or len(self.blocks) > 1 else near
+        return strongest(near, k, self.team)
 
-    def top(self, count: int, guess: float = float("inf")) -> SparseLatents:
-        """The `count` largest positive entries of the whole batch, ties included; fewer where fewer are positive.
+    def top(self, count: int, guess: float = float("inf")) -> tuple[SparseLatents, float | None]:
+        """The `count` largest positive entries of the whole batch, ties included, and the least of them; of all of them, over
+        all processes, these are this one's. Where fewer are positive: fewer, and None.
 
         `guess` is where their bar may lie: if it is about right, one search finds a superset, among which they are chosen.
         """
+        of_all = self.team.member.total
         near = self.above(0.9 * guess) if guess < float("inf") else None
-        if near is None or not count <= len(near.index) <= 4 * count:
+        if near is None or not count <= of_all(len(near.index)) <= 4 * count:
             near = self.above(self._bar(round(1.5 * count)))
-            if len(near.index) < count:  # the sample was no guide either
+            if of_all(len(near.index)) < count:  # the sample was no guide either
                 near = self.above(0.0)
-        if len(near.index) > count:
-            near = near.kept(near.value >= torch.topk(near.value, count, sorted=False).values.min())
-        return near
+        if (found := of_all(len(near.index))) < count:
+            return near, None
+        values = torch.cat(self.team.member.gathered(near.value.float()))
+        bar = torch.topk(values, count, sorted=False).values.min()
+        return (near.kept(near.value >= bar) if found > count else near), float(bar)
 
     def _bar(self, count: int) -> float:
         """A bar that about `count` entries of the batch pass, from some of its rows; never below 0."""
         rows = torch.arange(0, len(self), max(1, len(self) // SAMPLE), device=self.blocks[0].x.device)
         sample = torch.cat([torch.addmm(b.bias, b.x[rows], b.encoder.t()).flatten() for b in self.blocks]).float()
-        keep = min(len(sample), max(1, round(count * len(rows) / len(self))))
-        return max(0.0, float(torch.topk(sample, keep, sorted=False).values.min()))
+        keep = min(len(sample), max(1, round(count * len(rows) / len(self) / self.team.member.size)))
+        return max(0.0, self.team.member.least(float(torch.topk(sample, keep, sorted=False).values.min())))
 
     def _searched(self, search: Callable[[Tensor, int], SparseLatents]) -> SparseLatents:
         """`search(pre, block)` on a few rows of one block after another, put together."""
@@ -103,7 +119,7 @@ class PreActivations:
                     aside.append(SparseLatents(best.start, which[best.index], best.value, self.sizes[g]))
             found.append(stacked(parts))
             if asked:
-                self.aside.append(stacked(aside))
+                self.aside.append(strongest(stacked(aside), asked[1], self.team))
         return merged(found, sum(self.sizes))
 
     def _chunks(self, g: int) -> Iterator[Tensor]:
@@ -113,3 +129,14 @@ class PreActivations:
         room = x.new_empty(min(step, len(x)), len(bias))
         for rows in x.split(step):
             yield torch.addmm(bias, rows, encoder.t(), out=room[: len(rows)])
+
+
+def strongest(near: SparseLatents, k: int, team: Team) -> SparseLatents:
+    """Of at most k entries a row on each process of the latent axis, those among the row's k largest of all."""
+    if team.latent.size == 1:
+        return near
+    mine = near.value.new_zeros(len(near), k)
+    place = torch.arange(len(near.index)) - near.start[near.rows]
+    mine[near.rows, place] = near.value
+    bars = torch.cat(team.latent.gathered(mine.t().contiguous())).topk(k, dim=0).values[-1]  # [B]
+    return near.kept(near.value >= bars[near.rows])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from diascope.distributed import ALONE, Team
 from diascope.kernels import SparseLatents
 from diascope.training.pre_acts import PreActivations
 from diascope.training.recipe import MemberRecipe, TrainingRecipe
@@ -16,15 +17,15 @@ class BatchTopKRule(Rule):
 
     opening = 4.0
 
-    def __init__(self, recipe: MemberRecipe, run: TrainingRecipe) -> None:
-        super().__init__(recipe, run)
-        self.theta = torch.zeros(recipe.d_sae)
+    def __init__(self, recipe: MemberRecipe, run: TrainingRecipe, team: Team = ALONE) -> None:
+        super().__init__(recipe, run, team)
+        self.theta = torch.zeros(self.width)
 
     def select(self, pres: PreActivations, now: float) -> SparseLatents:
-        k = round(self.aim(now)) * len(pres)
-        near = pres.top(k, self.guess)
-        if len(near.index) >= k:
-            self.guess = float(near.value.min())
+        k = round(self.aim(now)) * pres.rows
+        near, bar = pres.top(k, self.guess)
+        if bar is not None:
+            self.guess = bar
         return near
 
     def adopt(self, b_enc: Tensor, theta: Tensor) -> Tensor:

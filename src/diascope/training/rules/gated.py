@@ -15,6 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from diascope.distributed import ALONE, Team
 from diascope.kernels import SparseLatents
 from diascope.training.pre_acts import PreActivations
 from diascope.training.recipe import MemberRecipe, TrainingRecipe
@@ -26,10 +27,10 @@ from diascope.training.sparsity import Coefficient, Controller
 class GatedRule(Rule):
     takes = (Controller, Coefficient)
 
-    def __init__(self, recipe: MemberRecipe, run: TrainingRecipe) -> None:
-        super().__init__(recipe, run)
-        self.params |= {"r": torch.zeros(recipe.d_sae), "b_mag": torch.zeros(recipe.d_sae)}
-        self.b_enc = torch.zeros(recipe.d_sae)  # the member's own, bound before every step
+    def __init__(self, recipe: MemberRecipe, run: TrainingRecipe, team: Team = ALONE) -> None:
+        super().__init__(recipe, run, team)
+        self.params |= {"r": torch.zeros(self.width), "b_mag": torch.zeros(self.width)}
+        self.b_enc = torch.zeros(self.width)  # the member's own, bound before every step
 
     def start(self, b_enc: Tensor) -> None:
         """At first the magnitude is the gate's own pre-activation."""
@@ -58,7 +59,7 @@ class GatedRule(Rule):
     ) -> Gradients:
         gain, product, _ = self._magnitude(near)
         through = torch.where(active, df, 0.0)
-        gate = frozen(near.value) + l1_slope(self, len(near), now)
+        gate = frozen(near.value) + l1_slope(self, len(near) * self.team.data.size, now)
 
         def summed(entries: Tensor) -> Tensor:
             return torch.zeros_like(self.b_enc).index_add_(0, near.index, entries)

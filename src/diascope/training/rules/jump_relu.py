@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from diascope.dictionaries.activations import Activation, JumpReLU
+from diascope.distributed import ALONE, Team
 from diascope.kernels import SparseLatents
 from diascope.training.pre_acts import PreActivations
 from diascope.training.recipe import MemberRecipe, TrainingRecipe
@@ -24,9 +25,9 @@ class JumpReLURule(Rule):
     takes = (QuadraticL0, Coefficient, Controller)
     frequency = True
 
-    def __init__(self, recipe: MemberRecipe, run: TrainingRecipe) -> None:
-        super().__init__(recipe, run)
-        self.params["theta"] = torch.full((recipe.d_sae,), run.theta_start)
+    def __init__(self, recipe: MemberRecipe, run: TrainingRecipe, team: Team = ALONE) -> None:
+        super().__init__(recipe, run, team)
+        self.params["theta"] = torch.full((self.width,), run.theta_start)
 
     @property
     def _bandwidth(self) -> float:
@@ -47,13 +48,15 @@ class JumpReLURule(Rule):
         self, near: SparseLatents, active: Tensor, df: Tensor, now: float, frozen: Callable[[Tensor], Tensor]
     ) -> Gradients:
         assert self.sparsity is not None
-        theta, B = self.params["theta"][near.index], len(near)
+        theta, rows, team = self.params["theta"][near.index], len(near), self.team
+        B = rows * team.data.size
         window = ((near.value - theta).abs() < self._bandwidth / 2).to(df.dtype) / self._bandwidth
-        l0 = torch.bincount(near.rows[active], minlength=B).to(df.dtype)
-        cost = now * self.sparsity.cost(l0, self.aim(now), self.weight)
-        per_entry = -theta * window * df - (cost[near.rows] if cost.ndim else cost) * window / B
+        l0 = team.latent.sum(torch.bincount(near.rows[active], minlength=rows).to(df.dtype))
+        cost = now * self.sparsity.cost(torch.cat(team.data.gathered(l0)), self.aim(now), self.weight)
+        own = cost[rows * team.data.rank :][:rows] if cost.ndim else cost
+        per_entry = -theta * window * df - (own[near.rows] if own.ndim else own) * window / B
         if self.recipe.frequency is not None:
-            w = torch.bincount(near.index[active], minlength=len(self.params["theta"])).to(df.dtype) / B
+            w = team.data.sum(torch.bincount(near.index[active], minlength=self.width).to(df.dtype)) / B
             per_entry = per_entry - now * self.recipe.frequency.cost(w)[near.index] * window / B
         dtheta = torch.zeros_like(self.params["theta"]).index_add_(0, near.index, per_entry)
         return Gradients(torch.where(active, df, 0.0), params={"theta": dtheta})

@@ -25,7 +25,7 @@ class ReLURule(Rule):
     def gradients(
         self, near: SparseLatents, active: Tensor, df: Tensor, now: float, frozen: Callable[[Tensor], Tensor]
     ) -> Gradients:
-        return Gradients(df + l1_slope(self, len(near), now))
+        return Gradients(df + l1_slope(self, len(near) * self.team.data.size, now))
 
     @property
     def exported(self) -> Activation:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from diascope.dictionaries.activations import Activation, JumpReLU
+from diascope.distributed import ALONE, Team
 from diascope.kernels import SparseLatents
 from diascope.training.pre_acts import PreActivations
 from diascope.training.recipe import MemberRecipe, TrainingRecipe
@@ -32,8 +33,9 @@ class Rule:
     frequency: ClassVar[bool] = False  # whether a frequency penalty does
     opening: ClassVar[float] = 1.0  # L0 aimed at in the first step, in targets
 
-    def __init__(self, recipe: MemberRecipe, run: TrainingRecipe) -> None:
-        self.recipe, self.run = recipe, run
+    def __init__(self, recipe: MemberRecipe, run: TrainingRecipe, team: Team = ALONE) -> None:
+        self.recipe, self.run, self.team = recipe, run, team
+        self.width = recipe.d_sae // team.latent.size  # latents of this process
         self.params: dict[str, Tensor] = {}
         self.sparsity: Sparsity | None = self._chosen()
         self.weight = float(getattr(self.sparsity, "start", 0.0))

@@ -1,6 +1,9 @@
 """Toy rows that the tests of training share."""
 
-import pytest
+from __future__ import annotations
+
+from pathlib import Path
+
 import torch
 
 from diascope.activations import RowReader, Rows, RowWriter
@@ -10,10 +13,8 @@ IN, OUT = Site(1, "mlp_in"), Site(1, "mlp_out")
 IN2, OUT2 = Site(10, "mlp_in"), Site(10, "mlp_out")  # above 9: the order of layers is not the order of their names
 
 
-@pytest.fixture(scope="session")
-def reader(tmp_path_factory):
+def write_rows(folder: Path) -> RowReader:
     """Rows with 40 planted directions, very unequal scales, and a target that is half affine, half sparse."""
-    folder = tmp_path_factory.mktemp("spool")
     g = torch.Generator().manual_seed(0)
     directions = torch.nn.functional.normalize(torch.randn(40, 16, generator=g), dim=1)
     writer = RowWriter(folder, {"format": "diascope-spool-2", "sites": [str(s) for s in (IN, OUT, IN2, OUT2)]})
