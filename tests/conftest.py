@@ -1,7 +1,10 @@
 """Shared subjects: a tiny random Gemma 3, and one small real run on Gemma 3 270M for the tests marked `real`."""
 
+import itertools
+import logging
 import os
 import sys
+import urllib.request
 from pathlib import Path
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -14,11 +17,37 @@ from diascope.dictionaries import Dictionary, DictionaryConfig
 from diascope.models.toy import toy_model
 from toy_rows import write_rows
 
+NUMBER = itertools.count()
+
 
 @pytest.fixture(scope="session")
 def reader(tmp_path_factory):
     """The rows that the tests of training share."""
     return write_rows(tmp_path_factory.mktemp("spool"))
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory):
+    """An S3-compatible server of this machine: its address; a bucket is one PUT."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    _, port = server.get_host_and_port()
+    yield f"http://127.0.0.1:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3, tmp_path, monkeypatch):
+    """A place in an empty bucket, as users give it; credentials, endpoint and cache are set for the test."""
+    name = f"bucket-{next(NUMBER)}"
+    urllib.request.urlopen(urllib.request.Request(f"{s3}/{name}", method="PUT"))
+    for key, value in {"ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b", "REGION": "us-east-1", "ENDPOINT_URL": s3}.items():
+        monkeypatch.setenv(f"AWS_{key}", value)
+    monkeypatch.setenv("DIASCOPE_HOME", str(tmp_path / "home"))
+    return f"s3://{name}/spools/one"
 
 
 @pytest.fixture(scope="session")

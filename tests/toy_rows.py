@@ -17,7 +17,9 @@ def write_rows(folder: Path) -> RowReader:
     """Rows with 40 planted directions, very unequal scales, and a target that is half affine, half sparse."""
     g = torch.Generator().manual_seed(0)
     directions = torch.nn.functional.normalize(torch.randn(40, 16, generator=g), dim=1)
-    writer = RowWriter(folder, {"format": "diascope-spool-2", "sites": [str(s) for s in (IN, OUT, IN2, OUT2)]})
+    writer = RowWriter(
+        folder, {"format": "diascope-spool-2", "sites": [str(s) for s in (IN, OUT, IN2, OUT2)], "widths": [16] * 4}
+    )
     A, scale = torch.randn(16, 16, generator=g) / 4, torch.logspace(0, 2, 16)
     for run in range(2):
         f = torch.rand(2000, 40, generator=g) * (torch.rand(2000, 40, generator=g) < 0.08)

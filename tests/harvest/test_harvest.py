@@ -121,3 +121,17 @@ def test_a_certificate_counts_documents(model, sequences, tmp_path):
     assert mixing.documents == pytest.approx(mixing.documents_exact, rel=0.1)
     poor = certificate(reader, Batches(reader.layout, 200, 1.0, 0, window=1))
     assert poor.companions > 1.5 * mixing.companions  # one run at a time holds few documents
+
+
+def test_a_document_of_ten_million_characters_and_ones_with_hardly_any(model):
+    """Cut into pieces, of which a budget samples some; empty and one-token documents give none."""
+    documents = [
+        Document("long", "the cat sat on the mat " * 450_000),
+        Document("empty", ""),
+        Document("one", "a"),
+        Document("blank", " \n"),
+    ]
+    found = pack(model, documents, context=64, max_tokens=1024)
+    assert {found.names[i] for i in np.unique(found.document) if i >= 0} == {"long"} and len(found) == 16
+    with pytest.raises(ValueError, match="nothing to pack"):
+        pack(model, documents[1:], context=64, max_tokens=1024)

@@ -140,7 +140,7 @@ def test_what_was_said_with_other_numbers_is_said_once(reader, tmp_path):
 
 
 def test_a_spool_refuses_values_that_overflowed(tmp_path):
-    writer = RowWriter(tmp_path, {"sites": [str(IN)]})
+    writer = RowWriter(tmp_path, {"sites": [str(IN)], "widths": [1]})
     ids = torch.arange(2)
     with pytest.raises(ValueError, match="not finite"):
         writer.write(0, Rows({IN: torch.tensor([[1.0], [float("inf")]])}, ids, ids, ids, ids))

@@ -2,79 +2,107 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
 from diascope.activations.batches import WINDOW
 from diascope.activations.codecs import codec
 from diascope.activations.layout import Layout
-from diascope.activations.writer import file_of, numbers, run_folder
+from diascope.activations.writer import file_of, manifest_hash, run_folder
 from diascope.numerics import Moments
 from diascope.sites import Site
-from diascope.storage.files import read_json, reading, sha256_file
-from diascope.storage.seals import check_seal
+from diascope.storage.files import read_json, reading
+from diascope.storage.seals import SEAL, check_seal
+from diascope.storage.vault import vault
 
 FORMAT = "diascope-spool-2"
+OPEN = 8192  # files that are mapped at once
 
 
 class RowReader:
     """Random access to the rows of a spool, numbered in the order of the text."""
 
-    def __init__(self, folder: str | Path, *, window: int = WINDOW) -> None:
+    def __init__(
+        self, folder: str | Path, *, window: int = WINDOW, cache: Path | None = None, cache_bytes: float = 50e9
+    ) -> None:
+        """`folder` may be s3://BUCKET/PREFIX; its runs are then fetched when they are first read, and `cache_bytes` of them kept."""
         self.folder, self.window = Path(folder), window
-        if not (self.folder / "manifest.json").exists():
+        self.vault = vault(folder, cache=cache, cache_bytes=cache_bytes)
+        if self.vault.local and not (self.folder / "manifest.json").exists():
             raise ValueError(f"{folder} is no spool of activations: it has no manifest.json")
-        with reading(self.folder, "delete the spool and harvest again"):
+        with reading(str(self.vault), "delete the spool and harvest again"):
             self._open()
 
     def _open(self) -> None:
-        self.manifest = read_json(self.folder / "manifest.json")
+        self.manifest = self.vault.read("manifest.json")
+        if self.manifest is None:
+            raise ValueError(f"{self.vault} is no spool of activations: it has no manifest.json")
         if self.manifest.get("format", FORMAT) != FORMAT:
-            raise ValueError(f"{self.folder} is of another version ({self.manifest['format']}): delete it and harvest again")
+            raise ValueError(f"{self.vault} is of another version ({self.manifest['format']}): delete it and harvest again")
         self.sites = tuple(Site.parse(s) for s in self.manifest["sites"])
         self._codec = codec(self.manifest.get("codec", "bfloat16"))
-        there = numbers(self.folder)
-        if not len(there):
-            raise ValueError(f"{self.folder} has no finished run: harvest first")
+        there = [int(n) for n in self.vault.names("runs") if n.isdecimal()]
+        if not there:
+            raise ValueError(f"{self.vault} has no finished run: harvest first")
         if len(there) <= there[-1]:
-            raise ValueError(f"{self.folder} lacks run {int(np.setdiff1d(np.arange(there[-1]), there)[0])}: harvest again")
-        self._runs = [run_folder(self.folder, int(r)) for r in there]
-        for run in self._runs:
-            check_seal(run, ["done.json"], way_out=f"delete {run} and harvest again")
-        self.done = [read_json(run / "done.json") for run in self._runs]
-        path = self.folder / "manifest.json"
-        if self.done[0].get("manifest") not in (None, sha256_file(path)):
-            raise ValueError(
-                f"{path} is damaged, or was changed (its hash is not the one in its runs): delete the spool and harvest again"
-            )
+            raise ValueError(f"{self.vault} lacks run {min(set(range(there[-1])) - set(there))}: harvest again")
+        self._runs = [run_folder(r) for r in there]
+        self._open_files: OrderedDict[tuple[int, str], dict[str, Tensor]] = OrderedDict()
         self._checked: set[Path] = set()
+        self.done = [read_json(self._path(r, "done.json")) for r in range(len(self._runs))]
+        if self.done[0].get("manifest") not in (None, manifest_hash(self.manifest)):
+            raise ValueError(
+                f"{self.vault}/manifest.json is damaged, or was changed (its hash is not the one in its runs): delete the spool and "
+                "harvest again"
+            )
         self.layout = Layout([d["rows"] for d in self.done], int(self.manifest.get("seed", 0)))
-        self._ids = [_mapped(run / "rows.safetensors") for run in self._runs]
-        self._vectors = {site: [_mapped(run / file_of(site)) for run in self._runs] for site in self.sites}
-        for run, rows, *parts in zip(self._runs, self.layout.counts, *self._vectors.values(), strict=True):
-            if any(len(part["rows"]) != rows for part in parts):
-                raise ValueError(
-                    f"{run} does not hold the {rows} rows that its done.json says: delete that folder and harvest again"
-                )
+        if self.vault.local:  # what is missing or cut short is said now; the bytes are compared when they are first read
+            for r in range(len(self._runs)):
+                for name in ("rows.safetensors", *map(file_of, self.sites)):
+                    self._tensors(r, name, checked=False)
         self.usable = self._column("usable") if any(d.get("not_finite") for d in self.done) else None
+
+    def _path(self, r: int, name: str) -> Path:
+        """A file of a run, compared with its hash before its first use: what is read is what was written."""
+        path = self.vault.file(self._runs[r], name)
+        if path not in self._checked:
+            check_seal(path.parent, [name], way_out=self._again(r))
+            self._checked.add(path)
+        return path
+
+    def _again(self, r: int) -> str:
+        return f"delete {self.vault}/{self._runs[r]} and harvest again"
+
+    def _tensors(self, r: int, name: str, *, checked: bool = True) -> dict[str, Tensor]:
+        """The tensors of a run's file, memory-mapped."""
+        path = self._path(r, name) if checked else self.vault.file(self._runs[r], name)
+        if (r, name) not in self._open_files:
+            found = _mapped(path)
+            rows = next((found[n] for n in ("rows", "token") if n in found), None)
+            if rows is not None and len(rows) != self.done[r]["rows"]:
+                raise ValueError(
+                    f"{path} does not hold the {self.done[r]['rows']} rows that its done.json says: {self._again(r)}"
+                )
+            self._open_files[r, name] = found
+            while len(self._open_files) > OPEN:
+                self._open_files.popitem(last=False)
+        return self._open_files[r, name]
 
     def __len__(self) -> int:
         return len(self.layout)
 
     def moments(self, site: Site, runs: Sequence[int] | np.ndarray | None = None) -> Moments:
         """The moments at `site` of all usable rows, or of those of some runs, merged from what each run stored."""
-        total = Moments.empty(self._vectors[site][0]["rows"].shape[1])
-        for r in range(len(self._runs)) if runs is None else runs:
-            path = self._runs[r] / "moments.safetensors"
-            self._check(int(r), path.name)
-            with reading(path, f"delete {self._runs[r]} and harvest again"):
-                data = load_file(path)
+        total = Moments.empty(self.manifest["widths"][self.sites.index(site)])
+        for r in range(len(self._runs)) if runs is None else map(int, runs):
+            with reading(f"{self.vault}/{self._runs[r]}/moments.safetensors", self._again(r)):
+                data = self._tensors(r, "moments.safetensors")
                 n = self.done[r]["rows"] - self.done[r].get("not_finite", 0)
                 total = total.merge(Moments(n, data[f"{site}.mean"], data[f"{site}.m2"]))
         return total
@@ -91,17 +119,16 @@ class RowReader:
         """What rows.safetensors says of rows `index`: token, document, position or next_token [len(index)]."""
         out = np.empty(len(index), np.int32)
         for r, here, places in self._places(np.asarray(index)):
-            self._check(r, "rows.safetensors")
-            out[here] = self._ids[r][name].numpy()[places]
+            out[here] = self._tensors(r, "rows.safetensors")[name].numpy()[places]
         return out
 
     def read(self, site: Site, index: Sequence[int] | np.ndarray) -> Tensor:
         """Rows `index` at `site`, in that order, [len(index), d] float32."""
-        index, parts = np.asarray(index), self._vectors[site]
-        out = torch.empty(len(index), parts[0]["rows"].shape[1])
+        index = np.asarray(index)
+        out = torch.empty(len(index), self.manifest["widths"][self.sites.index(site)])
         for r, here, places in self._places(index):
-            self._check(r, file_of(site))
-            out[torch.from_numpy(here)] = self._codec.decode(parts[r], torch.from_numpy(places).long())
+            stored = self._tensors(r, file_of(site))
+            out[torch.from_numpy(here)] = self._codec.decode(stored, torch.from_numpy(places).long())
         return out
 
     def codec_fvu(self, site: Site) -> float:
@@ -111,22 +138,18 @@ class RowReader:
 
     def check(self, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
         """Compare every file with its hash; ValueError that names the first which differs. `progress(runs done, runs)`."""
-        for i, run in enumerate(self._runs):
-            check_seal(run, way_out=f"delete {run} and harvest again")
-            progress(i + 1, len(self._runs))
-
-    def _check(self, r: int, name: str) -> None:
-        """Compare a file with its hash before its first use: what is read is what was written."""
-        path = self._runs[r] / name
-        if path not in self._checked:
-            check_seal(path.parent, [name], way_out=f"delete {path.parent} and harvest again")
-            self._checked.add(path)
+        for r, run in enumerate(self._runs):
+            seal = self.vault.file(run, SEAL)
+            for name in read_json(seal):
+                self.vault.file(run, name)
+            check_seal(seal.parent, way_out=self._again(r))
+            progress(r + 1, len(self._runs))
 
     def _column(self, name: str) -> np.ndarray:
         """A column of rows.safetensors in the order of the text [rows]; True in runs without it."""
         parts = []
-        for r, ids in enumerate(self._ids):
-            self._check(r, "rows.safetensors")
+        for r in range(len(self._runs)):
+            ids = self._tensors(r, "rows.safetensors")
             found = ids[name].numpy() if name in ids else np.ones(int(self.layout.counts[r]), bool)
             parts.append(found[self.layout.places(r)])
         return np.concatenate(parts)

@@ -13,10 +13,11 @@ write the same run the first one wins.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -26,8 +27,9 @@ from diascope.activations.layout import stored_order
 from diascope.activations.rows import Rows
 from diascope.numerics import Moments
 from diascope.sites import Site
-from diascope.storage.files import commit_folder, read_json, sha256_file, write_json
+from diascope.storage.files import write_json
 from diascope.storage.seals import seal
+from diascope.storage.vault import vault
 
 POLICIES = ("refuse", "leave out")  # for rows with values that are not finite
 
@@ -36,22 +38,22 @@ class RowWriter:
     """Writes a spool. The manifest's "codec", "seed" and "not_finite" say how."""
 
     def __init__(self, folder: str | Path, manifest: dict[str, Any]) -> None:
-        self.folder = Path(folder)
-        path = self.folder / "manifest.json"
-        if path.exists() and read_json(path) != manifest:
+        self.vault = vault(folder)
+        known = self.vault.read("manifest.json")
+        if known is not None and known != manifest:
             raise ValueError(f"{folder} holds rows of another harvest: choose another folder or delete it")
         self.codec: Codec = codec(manifest.get("codec", "bfloat16"))
         self.seed = int(manifest.get("seed", 0))
         self.policy = manifest.get("not_finite", "refuse")
         if self.policy not in POLICIES:
             raise ValueError(f"not_finite is {self.policy!r}: choose one of {', '.join(POLICIES)}")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            write_json(path, manifest)
+        if known is None:
+            self.vault.write("manifest.json", manifest)
+        self._manifest = manifest_hash(manifest)
 
     def has(self, run: int) -> bool:
         """Whether run number `run` is complete."""
-        return (self._run(run) / "done.json").exists()
+        return self.vault.has(run_folder(run))
 
     def write(self, run: int, rows: Rows, facts: dict[str, Any] | None = None) -> None:
         """Commit one run: all its files or none; `facts` go into done.json. A run that is there already stays as it is."""
@@ -63,7 +65,7 @@ class RowWriter:
             columns["usable"] = usable[order]
         moments, measured = dict[str, Tensor](), {}
         try:
-            with commit_folder(self._run(run)) as work:
+            with self.vault.commit(run_folder(run)) as work:
                 for site, given in rows.vectors.items():
                     x = given if usable is None else torch.where(usable[:, None], given, torch.zeros_like(given))
                     m = Moments.of(x if usable is None else x[usable])
@@ -74,7 +76,7 @@ class RowWriter:
                 save_file(moments, work / "moments.safetensors")
                 save_file({k: v.contiguous() for k, v in columns.items()}, work / "rows.safetensors")
                 done = {"rows": len(order), "not_finite": 0 if usable is None else int((~usable).sum()), "sites": measured}
-                write_json(work / "done.json", done | (facts or {}) | {"manifest": sha256_file(self.folder / "manifest.json")})
+                write_json(work / "done.json", done | (facts or {}) | {"manifest": self._manifest})
                 seal(work)
         except FileExistsError:  # another harvester was first; a run is a pure function of its number
             if not self.has(run):
@@ -107,20 +109,17 @@ class RowWriter:
             good &= finite
         return None if good.all() else good
 
-    def _run(self, run: int) -> Path:
-        return run_folder(self.folder, run)
+
+def run_folder(run: int) -> str:
+    """Where run number `run` stands in its spool."""
+    return f"runs/{run:06d}"
 
 
-def run_folder(spool: Path, run: int) -> Path:
-    """Where run number `run` stands."""
-    return spool / "runs" / f"{run:06d}"
+def manifest_hash(manifest: dict[str, Any]) -> str:
+    """What runs know their manifest by."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def file_of(site: Site) -> str:
     """A site's file in a run."""
     return f"{str(site).replace(':', '--')}.safetensors"  # some file systems allow no colon
-
-
-def numbers(spool: Path) -> np.ndarray:
-    """The finished runs, ascending. Digits only: a killed writer leaves hidden folders, and those may hold a done.json too."""
-    return np.array(sorted(int(p.parent.name) for p in spool.glob("runs/[0-9]*/done.json")), np.int64)

@@ -76,6 +76,9 @@ class Train:
     """Folder for everything that is made; the same command goes on where it stopped."""
     store: Literal["spool", "live"] = "spool"
     """spool keeps rows on disk and reads them as often as wanted; live has the model make them while training asks for them."""
+    spool: str = ""
+    """Where rows are stored: a folder, or s3://BUCKET/PREFIX (credentials and endpoint as AWS's tools take them); empty takes
+    WORKSPACE/spool."""
     codec: Literal["bfloat16", "float32", "int8-blocks", "int8-standardised"] = "bfloat16"
     """How a spool stores rows: 2, 4, 1.06 and 1.01 bytes an element (docs/benchmarks.md says what each costs)."""
     not_finite: Literal["refuse", "leave out"] = "refuse"
@@ -111,7 +114,7 @@ class Train:
         )  # fmt: skip
         if self.store == "live" and self.until == "harvest":
             raise ValueError("--store live stores nothing, so there is no harvest to stop after: leave --until or --store out")
-        carry_out(recipe, self.workspace, self.track, until=self.until, axes=self.axes)
+        carry_out(recipe, self.workspace, self.track, until=self.until, axes=self.axes, spool=self.spool)
 
 
 @dataclass

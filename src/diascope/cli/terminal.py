@@ -50,6 +50,7 @@ def carry_out(
     model: object | None = None,
     until: str = "index",
     axes: str = "",
+    spool: str = "",
 ) -> None:
     """Run the stages up to `until` with their progress, and print what came out."""
     from diascope.distributed import joined
@@ -58,12 +59,12 @@ def carry_out(
 
     team = joined(axes)
     with Bars(out if team.first else Console(quiet=True)) as bars:
-        run = Run(recipe, workspace, bars.stage, track, model=model, team=team)  # type: ignore[arg-type]
+        run = Run(recipe, workspace, bars.stage, track, model=model, team=team, spool=spool)  # type: ignore[arg-type]
         run.carry_out(until)
     if not team.first:
         return
     if until == "harvest":
-        out.print(f"rows: {workspace / 'spool'}; go on: the same command without --until", style="dim", markup=False)
+        out.print(f"rows: {run.spool}; go on: the same command without --until", style="dim", markup=False)
         return
     cards = {n: card for n in run.names if "metrics" in (card := run.card(n))}
     if many:

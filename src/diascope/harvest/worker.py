@@ -8,6 +8,8 @@ Several processes may harvest into one folder: each takes runs that nobody holds
 from __future__ import annotations
 
 import hashlib
+import os
+import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,13 +21,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from diascope import rng
 from diascope.activations import Layout, RowReader, Rows, RowWriter
 from diascope.activations.reader import FORMAT
+from diascope.activations.writer import run_folder
 from diascope.config import to_data
 from diascope.harvest.spot_check import spot_check
 from diascope.models import Model
 from diascope.sites import Site
-from diascope.storage.lock import claimed
 from diascope.tokens import Sequences
 
 WAIT = 0.5  # seconds between looks at what other harvesters have finished
@@ -106,6 +109,11 @@ def harvest(
     writer = RowWriter(folder, manifest_of(model, sequences, plan))
     total, context = sequences.tokens.size, sequences.tokens.shape[1]
     left = list(range(-(-len(sequences) // plan.run_sequences)))
+    if (
+        not writer.vault.local
+    ):  # nobody can claim a run there, so each begins somewhere else, and passes over what it finds done
+        first = rng.key(os.getpid(), socket.gethostname()) % max(len(left), 1)
+        left = left[first:] + left[:first]
     with ThreadPoolExecutor(1, "diascope-spool") as disk:  # one run is written while the next is computed
         while left:
             passed = []
@@ -113,7 +121,7 @@ def harvest(
                 writing: Future[None] | None = None
                 for run in left:
                     which = plan.run(run, sequences)
-                    if not claims.enter_context(claimed(writer.folder / "runs", f"{run:06d}")):
+                    if not claims.enter_context(writer.vault.claim(run_folder(run))):
                         passed.append(run)  # another harvester has it
                         continue
                     if not writer.has(run):

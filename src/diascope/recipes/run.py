@@ -75,8 +75,10 @@ class Run:
         *,
         model: Model | None = None,
         team: Team = ALONE,
+        spool: str = "",
     ) -> None:
-        """`model` is the recipe's, where it is open already. In a team (distributed.joined) all share harvest and training; the
+        """`model` is the recipe's, where it is open already; `spool` is where rows are stored (a folder, or s3://BUCKET/PREFIX), the
+        workspace's own where it is empty. In a team (distributed.joined) all share harvest and training; the
         first does what comes after."""
         self.track, self.team = track, team
         self.recipe, self.workspace, self.stage = recipe, Path(workspace), stage
@@ -94,6 +96,7 @@ class Run:
                 f"{self.workspace} holds a run of another recipe ({differences(read_json(path), self.identity)}): choose another "
                 "--workspace, or delete it"
             )
+        self.spool: str | Path = spool or self.workspace / "spool"
         self._model = model
         self._live: LiveReader | None = None
         self.texts = Texts(recipe, self.workspace, lambda: self.model, lambda: stage("text", ""))
@@ -188,10 +191,10 @@ class Run:
 
     def harvest(self) -> RowReader:
         """One pass of the model over the text, all sites of all members."""
-        model, sequences, spool, plan = self.model, self.texts.training, self.workspace / "spool", self._plan()
+        model, sequences, plan = self.model, self.texts.training, self._plan()
         with self._timed("harvest", sequences.tokens.size, "tokens"):  # several processes may be at it, so nobody holds it
             self._begin()
-            return harvest(model, sequences, plan, spool, progress=self.stage("harvest", "tokens"))
+            return harvest(model, sequences, plan, self.spool, progress=self.stage("harvest", "tokens"))
 
     def source(self) -> Source:
         """What training reads: the harvest's spool, or the model itself."""
@@ -269,7 +272,7 @@ class Run:
 
     def judge(self, dictionaries: Mapping[str, Dictionary]) -> dict[str, Evaluation]:
         """Evaluate any dictionaries of the harvested sites on this run's evaluation text, with this run's controls."""
-        reader, r = self.source() if self.recipe.store == "live" else RowReader(self.workspace / "spool"), self.recipe
+        reader, r = self.source() if self.recipe.store == "live" else RowReader(self.spool), self.recipe
         sample = self._sample(reader, 16_384)
 
         def rows(d: Dictionary) -> tuple[Tensor, Tensor]:
@@ -305,11 +308,9 @@ class Run:
             text = self.texts.training.part(0, -(-self.recipe.index_tokens // self.recipe.context))
             rows, total = live_rows(self.model, text, sites), int(text.rows(self.model).sum())
         else:
-            reader = RowReader(self.workspace / "spool")
+            reader = RowReader(self.spool)
             if reader.manifest["tokens"] != fingerprint(self.texts.training.tokens):
-                raise ValueError(
-                    f"the rows in {self.workspace / 'spool'} are of other text than {self.recipe.corpus} holds now"
-                )
+                raise ValueError(f"the rows in {self.spool} are of other text than {self.recipe.corpus} holds now")
             total = min(self.recipe.index_tokens, len(reader))
             rows = stored_rows(reader, self.texts.training.rows(self.model), sites, limit=total)
         progress = self.stage("index", "")
