@@ -26,7 +26,7 @@ BLOCK = 32  # elements that share a scale
 
 @dataclass(frozen=True)
 class Codec:
-    """`encode(rows [n, d])` gives tensors; `decode(tensors, index)` gives rows [len(index), d] in float32."""
+    """`encode(rows [n, d])` gives tensors; `decode(tensors, index)` gives rows [len(index), d], in float32 or as they are stored."""
 
     encode: Callable[[Tensor], Stored]
     decode: Callable[[Mapping[str, Tensor], Index], Tensor]
@@ -37,7 +37,7 @@ class Codec:
 def _plain(dtype: torch.dtype) -> Codec:
     return Codec(
         lambda x: {"rows": x.to(dtype).contiguous()},
-        lambda stored, index: stored["rows"][index].float(),
+        lambda stored, index: stored["rows"][index],
         lambda d: d * dtype.itemsize,
     )
 

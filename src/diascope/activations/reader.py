@@ -127,8 +127,18 @@ class RowReader:
         index = np.asarray(index)
         out = torch.empty(len(index), self.manifest["widths"][self.sites.index(site)])
         for r, here, places in self._places(index):
-            stored = self._tensors(r, file_of(site))
-            out[torch.from_numpy(here)] = self._codec.decode(stored, torch.from_numpy(places).long())
+            stored, first = self._tensors(r, file_of(site)), int(places[0])
+            if (
+                places[-1] - first + 1 == len(places) and (np.diff(places) == 1).all()
+            ):  # a lane, front to back: nothing to gather
+                found = self._codec.decode(stored, slice(first, first + len(places)))
+            else:
+                found = self._codec.decode(stored, torch.from_numpy(places).long())
+            step = int(here[1] - here[0]) if len(here) > 1 else 1
+            if (np.diff(here) == step).all():  # one of lanes of equal length: converted where it goes
+                out[int(here[0]) : int(here[-1]) + 1 : step].copy_(found)
+            else:
+                out.index_copy_(0, torch.from_numpy(here), found.float())
         return out
 
     def codec_fvu(self, site: Site) -> float:
