@@ -54,8 +54,11 @@ def recipe(folder: Path) -> RunRecipe:
 
 def hashes(workspace: Path) -> dict[str, str]:
     """Every final file."""
-    files = (p for kind in FINAL for p in (workspace / kind).rglob("*") if p.is_file() and not p.name.startswith("."))
-    return {p.relative_to(workspace).as_posix(): sha256_file(p) for p in sorted(files)}
+    files = (p.relative_to(workspace) for kind in FINAL for p in (workspace / kind).rglob("*") if p.is_file())
+    # what a killed process left beside a final name is hidden, and swept away an hour later
+    return {
+        p.as_posix(): sha256_file(workspace / p) for p in sorted(files) if not any(part.startswith(".") for part in p.parts)
+    }
 
 
 def attempt(folder: Path, workspace: Path, seconds: float | None, own: bool = True) -> tuple[bool, float, str]:
