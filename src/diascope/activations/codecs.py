@@ -1,11 +1,11 @@
 """How rows are stored. A codec turns rows [n, d] into tensors that hold one row each, and any of them back.
 
-| codec | bytes an element | squared error over variance, Gemma 3 270M |
+| codec | bytes an element | squared error over variance, Gemma 3 270M (benchmarks/codecs.py) |
 |---|---|---|
 | float32 | 4 | 0 |
-| bfloat16 | 2 | 1e-5; 0 where the model itself computes in bfloat16 |
-| int8-blocks | 1.06 | 1e-4 to 1e-3: one bfloat16 scale for 32 neighbouring elements |
-| int8-standardised | 1 + 4/d | 1e-4: each dimension by its own mean and deviation, then one scale a row |
+| bfloat16 | 2 | 3e-6 to 3e-5; 0 where the model itself computes in bfloat16 |
+| int8-blocks | 1.06 | 5e-5 to 1e-3, in small dimensions to 6e-2: one bfloat16 scale for 32 neighbouring elements |
+| int8-standardised | 1 + 4/d | 6e-5 to 1.4e-4 in all dimensions: each by its own mean and deviation, then one scale a row |
 
 What a codec cost is measured on every run (`done.json`, docs/protocol.md); the table only says what to expect. float16 is no
 codec: Gemma's residuals reach beyond its 65,504.
