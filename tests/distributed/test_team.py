@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from diascope.distributed.launch import parsed
-from diascope.training.loop import dealt
-from diascope.training.shards import read, share, together
+from diascope.training.shards import dealt, read, share, together
 
 sys.path.insert(0, str(Path(__file__).parent))
 from train_toy import MEMBERS, recipe

@@ -28,9 +28,10 @@ from diascope.sites import Site
 from diascope.storage.files import sha256_file
 from diascope.training import Controller, MemberRecipe, QuadraticL0, TrainingRecipe, train_group
 from diascope.training.health import troubles
-from diascope.training.loop import Group, least_squares
+from diascope.training.loop import Group
 from diascope.training.member import StepStats
 from diascope.training.pre_acts import Block, PreActivations
+from diascope.training.rows import least_squares
 from diascope.training.rules.batch_top_k import BatchTopKRule
 
 IN, OUT = Site(1, "mlp_in"), Site(1, "mlp_out")

@@ -60,7 +60,7 @@ def test_a_few_rows_at_a_time_find_what_all_at_once_do(several, monkeypatch):
         monkeypatch.setattr("diascope.training.pre_acts.rows_together", lambda width, rows=rows: rows)
         pres = m._pres(x)
         pres.ask_aside(which, 5)
-        found.append([pres.above(0.3), *pres.aside, pres.largest(7), pres.top(900)])
+        found.append([pres.above(0.3), *pres.aside, pres.largest(7), pres.top(900)[0]])
     for whole, parts in zip(*found, strict=True):
         assert torch.equal(whole.counts, parts.counts) and torch.equal(whole.index, parts.index)
         assert torch.allclose(whole.value, parts.value, atol=1e-5)

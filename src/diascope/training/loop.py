@@ -17,7 +17,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,7 +33,7 @@ from diascope.activations import Batches, Source, beside, certificate
 from diascope.config import canonical, config_hash, to_data
 from diascope.dictionaries import Dictionary
 from diascope.distributed import ALONE, Team
-from diascope.numerics import Moments, ridge
+from diascope.numerics import Moments
 from diascope.sites import Site
 from diascope.storage.files import commit_file, commit_folder, read_json, reading, recover_folder, write_json
 from diascope.storage.seals import check_seal, seal
@@ -41,11 +41,11 @@ from diascope.training.export import calibrate, export, fold
 from diascope.training.health import troubles
 from diascope.training.member import Member, StepStats
 from diascope.training.recipe import MemberRecipe, TrainingRecipe
-from diascope.training.shards import file_name, read, shared, together
+from diascope.training.rows import least_squares, rows_in_use, scale, side_by_side
+from diascope.training.shards import dealt, file_name, read, shared, together
 from diascope.training.start import opened, unfold, weights_hash
 
 LOG_EVERY = 10  # steps
-OUTLIER = 3.0  # a row is counted as an outlier when its norm exceeds this many medians at some site
 SAMPLE = 8192  # rows for starting weights and for calibration
 START = 2048  # rows on which the L0 of a member that starts from dictionaries is measured
 
@@ -66,7 +66,7 @@ class Group:
     def __init__(self, recipe: TrainingRecipe, reader: Source, folder: str | Path, model: str, team: Team = ALONE) -> None:
         self.observe: Callable[[dict[str, Any]], None] = lambda line: None
         self.recipe, self.reader, self.folder, self.model, self.team = recipe, reader, Path(folder), model, team
-        keep, self.outliers = _rows_in_use(recipe, reader)
+        keep, self.outliers = rows_in_use(recipe, reader)
         self.batches = Batches(reader.layout, recipe.batch, recipe.epochs, recipe.seed, window=reader.window, keep=keep)
         self.first = (
             self.batches.first()
@@ -93,9 +93,7 @@ class Group:
         widths_in, widths_out = (tuple(len(moments[s].mean) for s in sites) for sites in (recipe.reads, recipe.writes))
         member = Member(recipe, self.recipe, widths_in, widths_out, index)
         pick = rng.generator(self.recipe.seed, "start").choice(rows, min(SAMPLE, len(rows)), replace=False)
-        scale_in, scale_out = (
-            torch.cat([_scale(recipe, moments[s]) for s in sites]) for sites in (recipe.reads, recipe.writes)
-        )
+        scale_in, scale_out = (torch.cat([scale(recipe, moments[s]) for s in sites]) for sites in (recipe.reads, recipe.writes))
         mean_out = torch.cat([moments[s].mean.float() for s in recipe.writes])
         affine = []
         if recipe.skip and recipe.skip_start == "ridge":
@@ -262,8 +260,8 @@ class Group:
         vectors = {site: self.reader.read(site, index) for site in sites}
         out = {}
         for member, (first, last) in working:
-            x = _side_by_side(vectors, member.recipe.reads)
-            y = x if member.recipe.writes == member.recipe.reads else _side_by_side(vectors, member.recipe.writes)
+            x = side_by_side(vectors, member.recipe.reads)
+            y = x if member.recipe.writes == member.recipe.reads else side_by_side(vectors, member.recipe.writes)
             try:
                 if self.step == first and member.recipe.starts_from:
                     member = self._replaced(self._start_late(member))
@@ -369,68 +367,8 @@ def train_group(
     return trained
 
 
-def dealt(recipe: TrainingRecipe, parts: int) -> list[set[str]]:
-    """The members' names in `parts` hands, those that start from one another in the same hand, dealt to the emptiest."""
-    families: list[set[str]] = []
-    for m in recipe.members:
-        kin = {m.name, *m.starts_from}
-        touched = [f for f in families if f & kin]
-        families = [f for f in families if not f & kin] + [kin.union(*touched)]
-    size = {m.name: m.d_sae * m.l0_target for m in recipe.members}
-    families.sort(key=lambda f: (-sum(size[n] for n in f), sorted(f)))
-    if len(families) < parts:
-        raise ValueError(
-            f"{parts} processes on the dict axis, and {len(families)} members that can be trained apart: give dict at most that"
-        )
-    hands: list[set[str]] = [set() for _ in range(parts)]
-    for family in families:
-        min(hands, key=lambda h: sum(size[n] for n in h)).update(family)
-    return hands
-
-
 def _sizes(member: Member) -> list[int]:
     return [b.n_latents for b in member.blocks]
-
-
-def least_squares(
-    reader: Source, reads: tuple[Site, ...], writes: tuple[Site, ...], rows: np.ndarray, moments: Mapping[Site, Moments]
-) -> Tensor:
-    """The ridge map [d_in, d_out] of `rows`, centred by the sites' `moments` (numerics.ridge)."""
-    mx, my = (torch.cat([moments[s].mean for s in sites]).float() for sites in (reads, writes))
-    xx = torch.zeros(len(mx), len(mx), dtype=torch.float64)
-    xy = torch.zeros(len(mx), len(my), dtype=torch.float64)
-    for part in np.array_split(rows, max(1, len(rows) // 8192)):
-        x, y = beside(reader, reads, part) - mx, beside(reader, writes, part) - my
-        xx += (x.t() @ x).double()
-        xy += (x.t() @ y).double()
-    return ridge(xx, xy).float()
-
-
-def _scale(recipe: MemberRecipe, moments: Moments) -> Tensor:
-    """One divisor a dimension [d], proportional to deviation^metric_power, so that E|x / scale|^2 = 1."""
-    shape = moments.variance.sqrt().clamp_min(1e-6) ** recipe.metric_power
-    mean_square = ((moments.variance + moments.mean.square()) / shape.square()).sum()
-    return (shape * mean_square.sqrt()).float()
-
-
-def _rows_in_use(recipe: TrainingRecipe, reader: Source) -> tuple[np.ndarray | None, int]:
-    """Which rows to train on (None for all), and how many outliers there are; they are left out where the recipe says so."""
-    usual = np.ones(len(reader), bool)
-    for site in recipe.sites():
-        norms = reader.norms(site)
-        if norms is None:
-            if recipe.max_norm_ratio:
-                raise ValueError("max_norm_ratio needs rows whose norms are known beforehand: store them (--store spool)")
-            return reader.usable, 0
-        usual &= norms <= (recipe.max_norm_ratio or OUTLIER) * np.median(norms)
-    outliers = int((~usual).sum())
-    if not recipe.max_norm_ratio:
-        return reader.usable, outliers
-    return usual if reader.usable is None else usual & reader.usable, outliers
-
-
-def _side_by_side(vectors: Mapping[Site, Tensor], sites: Sequence[Site]) -> Tensor:
-    return torch.cat([vectors[s] for s in sites], 1) if len(sites) > 1 else vectors[sites[0]]
 
 
 def _note(stats: dict[str, StepStats]) -> str:

@@ -94,7 +94,7 @@ class PreActivations:
                 near = self.above(0.0)
         if (found := of_all(len(near.index))) < count:
             return near, None
-        values = torch.cat(self.team.member.gathered(near.value.float()))
+        values = torch.cat(self.team.member.gathered(near.value))
         bar = torch.topk(values, count, sorted=False).values.min()
         return (near.kept(near.value >= bar) if found > count else near), float(bar)
 

@@ -1,4 +1,6 @@
-"""One member's state over several processes: rank r of n holds the latents r, r + n, r + 2n, ... of every block.
+"""What each of several processes has: its members on the dict axis, and its share of one member's state on the latent axis.
+
+Rank r of n on the latent axis holds the latents r, r + n, r + 2n, ... of every block.
 
 Dealt like that, each has its share of every Matryoshka prefix. Tensors with latents in their rows are shared out; what has no latents
 (b_dec, skips, scales) everybody has. A checkpoint is one file a share; any number of processes may read it, whatever number wrote it.
@@ -12,6 +14,8 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from torch import Tensor
+
+from diascope.training.recipe import TrainingRecipe
 
 WHOLE = ("b_dec", "scale_in", "scale_out", "scalars")
 
@@ -76,3 +80,22 @@ def read(folder: Path, member: str, blocks: Sequence[int], rank: int, size: int)
 
 def _number(file: Path) -> int:
     return int(file.name.split("-of-")[0].rsplit(".", 1)[1])
+
+
+def dealt(recipe: TrainingRecipe, parts: int) -> list[set[str]]:
+    """The members' names in `parts` hands, those that start from one another in the same hand, dealt to the emptiest."""
+    families: list[set[str]] = []
+    for m in recipe.members:
+        kin = {m.name, *m.starts_from}
+        touched = [f for f in families if f & kin]
+        families = [f for f in families if not f & kin] + [kin.union(*touched)]
+    size = {m.name: m.d_sae * m.l0_target for m in recipe.members}
+    families.sort(key=lambda f: (-sum(size[n] for n in f), sorted(f)))
+    if len(families) < parts:
+        raise ValueError(
+            f"{parts} processes on the dict axis, and {len(families)} members that can be trained apart: give dict at most that"
+        )
+    hands: list[set[str]] = [set() for _ in range(parts)]
+    for family in families:
+        min(hands, key=lambda h: sum(size[n] for n in h)).update(family)
+    return hands
