@@ -71,6 +71,8 @@ class Bars:
             return
         self._said[title] = now
         if not total or total == 1:
+            if not note:
+                return
             self.console.print(f"{title}: {note}", highlight=False, markup=False)
             return
         rate = done / (now - began) if now > began else 0.0

@@ -148,7 +148,7 @@ def plan_table(plan: Any) -> Group:
     verdict, recompute, month = plan.keep
     lines = [
         f"parameters {plan.parameters:,.0f}; memory on one device {_size(plan.memory)} of {_size(plan.machine.memory)}, the largest "
-        f"dictionary {_size(plan.largest)} in training; disk {_size(plan.disk)}",
+        f"dictionary {_size(plan.largest)} in training; disk {_size(plan.disk) or 'none'}",
         f"mixing: beside a row of a batch stand {plan.companions:.2f} of its own document",
     ]
     if plan.machine.price:
@@ -202,7 +202,7 @@ def release_table(lines: Sequence[Any], tokens: float) -> Group:
 
 
 def _hours(seconds: float) -> str:
-    if seconds < 120:
+    if seconds < 600:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:,.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
 

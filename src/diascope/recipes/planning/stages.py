@@ -129,7 +129,10 @@ def _training(recipe: RunRecipe, shape: Shape, machine: Machine, rows: float, ro
         sparse = 8.0 * m.l0_target * (d_in + sum(shape.width(s) for s in m.writes)) / 2
         flops += share * (6 * parameters(m, shape) if dense else product + sparse)
     read = seen * row if recipe.store == "spool" else 0.0
-    return Stage("training", seen, "rows", seen * flops, read, 0, _time(machine, "training", seen, seen * flops, read))
+    seconds = _time(machine, "training", seen, seen * flops, read) + recipe.calibration_tokens * (
+        machine.seconds("harvest") or 0
+    )
+    return Stage("training", seen, "rows", seen * flops, read, 0, seconds)
 
 
 def _judging(recipe: RunRecipe, shape: Shape, machine: Machine) -> tuple[Stage, ...]:
@@ -137,12 +140,15 @@ def _judging(recipe: RunRecipe, shape: Shape, machine: Machine) -> tuple[Stage, 
     if machine.seconds("evaluation pass") is None:
         return ()
     passes = 1 + sum(_maps(m, recipe.controls) for m in recipe.training.members)
-    texts = (recipe.calibration_tokens + recipe.eval_tokens) * (machine.seconds("harvest") or 0)
+    texts = recipe.eval_tokens * (machine.seconds("harvest") or 0)
     judged = recipe.ce_tokens * passes * (machine.seconds("evaluation pass") or 0)
     fitted = len(recipe.training.members) * (machine.seconds("controls") or 0) * recipe.controls
     evaluation = Stage("evaluation", recipe.eval_tokens, "tokens", seconds=texts + judged + fitted)
     latents = sum(m.d_sae for m in recipe.training.members)
-    swept = min(recipe.index_tokens, recipe.tokens) * len(recipe.training.members) * (machine.seconds("encode") or 0)
+    tokens = min(recipe.index_tokens, recipe.tokens)
+    swept = tokens * len(recipe.training.members) * (machine.seconds("encode") or 0)
+    if recipe.store == "live":
+        swept += tokens * (machine.seconds("harvest") or 0)
     index = Stage("index", latents, "latents", seconds=swept + latents * (machine.seconds("index latent") or 0))
     return evaluation, index
 
