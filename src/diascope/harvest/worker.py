@@ -116,28 +116,33 @@ def harvest(
         left = left[first:] + left[:first]
     with ThreadPoolExecutor(1, "diascope-spool") as disk:  # one run is written while the next is computed
         while left:
-            passed = []
-            with ExitStack() as claims:
-                writing: Future[None] | None = None
-                for run in left:
-                    which = plan.run(run, sequences)
-                    if not claims.enter_context(writer.vault.claim(run_folder(run))):
-                        passed.append(run)  # another harvester has it
-                        continue
-                    if not writer.has(run):
-                        rows = run_rows(model, sequences, plan, which, lambda sequence: progress(sequence * context, total))
-                        facts = {"spot_check": spot_check(model, sequences, plan.parsed, which, rows)}
-                        if writing:
-                            writing.result()
-                        writing = disk.submit(writer.write, run, rows, facts)
-                        del rows
-                    progress(which.stop * context, total)
-                if writing:
-                    writing.result()
+            passed, writing = [], None
+            for run in left:
+                which, claim = plan.run(run, sequences), ExitStack()
+                if not claim.enter_context(writer.vault.claim(run_folder(run))):
+                    passed.append(run)  # another harvester has it
+                    continue
+                if writer.has(run):
+                    claim.close()
+                else:
+                    rows = run_rows(model, sequences, plan, which, lambda sequence: progress(sequence * context, total))
+                    facts = {"spot_check": spot_check(model, sequences, plan.parsed, which, rows)}
+                    _finish(writing)
+                    writing = disk.submit(writer.write, run, rows, facts), claim
+                    del rows
+                progress(which.stop * context, total)
+            _finish(writing)
             left = [run for run in passed if not writer.has(run)]
             if left:
                 time.sleep(WAIT)
     return RowReader(folder)
+
+
+def _finish(writing: tuple[Future[None], ExitStack] | None) -> None:
+    """Wait until a run is written, and give up the claim on it."""
+    if writing:
+        with writing[1]:
+            writing[0].result()
 
 
 def run_rows(

@@ -79,9 +79,9 @@ def _evaluation(recipe: RunRecipe, model: Model, share: float) -> float:
     hidden = torch.randn(64, model.d_model, generator=_generator())
     W_U = model.unembedding.float()
 
-    def losses() -> None:
+    def losses() -> tuple[torch.Tensor, ...]:
         logits = hidden @ W_U.t()
-        logits.logsumexp(-1), logits.argmax(-1), (logits[0] * logits).sum(-1)
+        return logits.logsumexp(-1), logits.argmax(-1), (logits[0] * logits).sum(-1)
 
     return trunk / tokens.numel() + _median(losses, share / 2) / len(hidden)
 
