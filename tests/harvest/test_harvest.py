@@ -57,7 +57,7 @@ def test_training_on_live_rows_gives_the_same_dictionary(model, sequences, tmp_p
     member = MemberRecipe("sae", SITES[0], SITES[0], d_sae=32, activation=BatchTopK(4), matryoshka=None, l0_target=4.0)
     recipe = TrainingRecipe((member,), epochs=2, batch=64, lr_warmup=2, l0_warmup=3)
     row = sum(model.width(Site.parse(s)) for s in SITES) * 4
-    live = LiveReader(model, sequences, plan(), memory=600 * row)
+    live = LiveReader(model, sequences, plan(), memory=1200 * row)
     stored = RowReader(harvest(model, sequences, plan(), tmp_path / "spool").folder, window=live.window)
     assert live.window < len(live)
     a, b = (train_group(recipe, r, tmp_path / n, model="toy")[0].dictionary for n, r in (("a", stored), ("b", live)))
@@ -92,7 +92,7 @@ def test_harvesters_share_the_runs(model, sequences, tmp_path):
 def test_every_run_was_checked_by_another_path(model, sequences, tmp_path):
     reader = harvest(model, sequences, plan(), tmp_path)
     errors = [done["spot_check"][s] for done in reader.done for s in SITES]
-    assert (len(errors) == 2 * len(reader.done) and 0 < max(errors) < 1e-4) or max(errors) == 0
+    assert len(errors) == 2 * len(reader.done) and 0 <= min(errors) <= max(errors) < 1e-4
 
 
 def test_a_model_that_lets_documents_see_one_another_is_found_out(model, sequences):

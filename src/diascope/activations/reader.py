@@ -37,12 +37,13 @@ class RowReader:
         if self.vault.local and not (self.folder / "manifest.json").exists():
             raise ValueError(f"{folder} is no spool of activations: it has no manifest.json")
         with reading(str(self.vault), "delete the spool and harvest again"):
-            self._open()
+            self._open(cache_bytes)
 
-    def _open(self) -> None:
+    def _open(self, cache_bytes: float) -> None:
         self.manifest = self.vault.read("manifest.json")
         if self.manifest is None:
             raise ValueError(f"{self.vault} is no spool of activations: it has no manifest.json")
+        self.vault.cached_as(manifest_hash(self.manifest), self._forget)
         if self.manifest.get("format", FORMAT) != FORMAT:
             raise ValueError(f"{self.vault} is of another version ({self.manifest['format']}): delete it and harvest again")
         self.sites = tuple(Site.parse(s) for s in self.manifest["sites"])
@@ -62,6 +63,9 @@ class RowReader:
                 "harvest again"
             )
         self.layout = Layout([d["rows"] for d in self.done], int(self.manifest.get("seed", 0)))
+        if not self.vault.local:  # two windows are open where a batch straddles them
+            row = sum(self._codec.bytes_per_row(w) + 4 for w in self.manifest["widths"]) + 16
+            self.window = max(1, int(min(self.window, cache_bytes / row / 2)))
         if self.vault.local:  # what is missing or cut short is said now; the bytes are compared when they are first read
             for r in range(len(self._runs)):
                 for name in ("rows.safetensors", *map(file_of, self.sites)):
@@ -93,6 +97,11 @@ class RowReader:
             while len(self._open_files) > OPEN:
                 self._open_files.popitem(last=False)
         return self._open_files[r, name]
+
+    def _forget(self, run: str) -> None:
+        """Let go of a run that has left the cache: its bytes are free only then."""
+        r = self._runs.index(run)
+        self._open_files = OrderedDict((k, v) for k, v in self._open_files.items() if k[0] != r)
 
     def __len__(self) -> int:
         return len(self.layout)
@@ -128,9 +137,7 @@ class RowReader:
         out = torch.empty(len(index), self.manifest["widths"][self.sites.index(site)])
         for r, here, places in self._places(index):
             stored, first = self._tensors(r, file_of(site)), int(places[0])
-            if (
-                places[-1] - first + 1 == len(places) and (np.diff(places) == 1).all()
-            ):  # a lane, front to back: nothing to gather
+            if (np.diff(places) == 1).all():  # a lane, front to back: nothing to gather
                 found = self._codec.decode(stored, slice(first, first + len(places)))
             else:
                 found = self._codec.decode(stored, torch.from_numpy(places).long())

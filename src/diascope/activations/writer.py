@@ -4,8 +4,8 @@
             runs/000000/<site>.safetensors        rows [n, d], as the codec stores them
                         rows.safetensors          token, document, position, next_token [n], norm.<site> [n]
                         moments.safetensors       mean and m2 a site, float64
-                        done.json                 rows, what the codec cost, the manifest's hash; without it the run does not count
-                        sha256.json               hashes of the run's files
+                        done.json                 rows, what the codec cost, the manifest's hash
+                        sha256.json               hashes of the run's files; without it the run does not count
 
 A run is a pure function of its number, so a killed harvest redoes only the run that it was in, and of two harvesters that
 write the same run the first one wins.
@@ -106,7 +106,7 @@ class RowWriter:
                 raise ValueError(
                     f"{site} has values that are not finite in {int((~finite).sum())} of {len(x)} rows of run {run}, the first at "
                     f"position {int(rows.position[first])} of document {int(rows.document[first])} (token {int(rows.token[first])}): "
-                    'compute in float32 (--dtype float32), or leave such rows out (--not-finite "leave out")'
+                    'compute in float32 (dtype="float32" in the recipe), or leave such rows out (--not-finite "leave out")'
                 )
             good &= finite
         return None if good.all() else good

@@ -19,7 +19,7 @@ class Plan:
     """Say what a recipe takes before it runs: memory, disk, bytes read and written, hours, cost, mixing, and axes for devices."""
 
     recipe: Annotated[str, tyro.conf.Positional] = "demo"
-    """demo, suite_cpu, suite, gemma_scope_2 (its SAE of L12.resid_post), release (all of Gemma Scope 2), or a workspace."""
+    """demo, suite_cpu, suite, gemma_scope_2 (its SAE at 65 % of the layers), release (all of Gemma Scope 2), or a workspace."""
     model: str = ""
     """gemma-3-270m, -1b, -4b, -12b, -27b, or any model that loads; empty takes the recipe's."""
     tokens: int = 0
@@ -67,45 +67,52 @@ class Plan:
         from diascope.recipes.planning import GEMMA_3, H100, calibrate, shape_of
         from diascope.recipes.run import opened_model, quiet
 
-        recipe = self._recipe()
-        if self.machine == "h100" and recipe.model in GEMMA_3:
-            return recipe, GEMMA_3[recipe.model], H100
-        with out.status(f"loading {recipe.model}"):
-            model = opened_model(recipe.model, recipe.dtype, quiet)
-        shape = shape_of(model.parts.config, recipe.model)
+        found = self._workspace()
+        name = self.model or (found.model if found else "gemma-3-270m")
+        if self.machine == "h100" and name in GEMMA_3:
+            return self._recipe(found, GEMMA_3[name]), GEMMA_3[name], H100
+        with out.status(f"loading {name}"):
+            model = opened_model(name, found.dtype if found else "auto", quiet)
+        shape = shape_of(model.parts.config, name)
+        recipe = self._recipe(found, shape)
         if self.machine == "h100":
             return recipe, shape, H100
         with out.status("measuring this machine (about ten seconds)"):
             return recipe, shape, calibrate(recipe, model)
 
-    def _recipe(self) -> Any:
+    def _workspace(self) -> Any:
+        """The recipe of a workspace; None where a recipe is named. What is wrong is said before a model is loaded."""
         from diascope.config import from_data
-        from diascope.recipes.demo import demo
-        from diascope.recipes.gemma_scope_2 import gemma_scope_2
-        from diascope.recipes.planning import GEMMA_3
         from diascope.recipes.recipe import RunRecipe
-        from diascope.recipes.suite import suite, suite_cpu
         from diascope.storage.files import read_json, reading
 
         if self.tokens:
             within("tokens", self.tokens, 512, 2**60, "tokens, at least one sequence")
-        model = self.model or "gemma-3-270m"
-        layers = GEMMA_3[model].layers if model in GEMMA_3 else 18
-        if self.recipe == "demo":
-            return replace(demo(self.tokens or 250_000), model=model)
-        if self.recipe == "suite_cpu":
-            return suite_cpu(model, layers, tokens=self.tokens or 100_000)
-        if self.recipe == "suite":
-            return suite(model, layers, tokens=self.tokens or 10**9)
-        if self.recipe == "gemma_scope_2":
-            site = f"L{round(layers * 0.65)}.resid_post"
-            return gemma_scope_2((site,), model=model, n_layers=layers, tokens=self.tokens or 10**9)
+        if self.recipe in RECIPES:
+            return None
         path = Path(self.recipe) / "recipe.json"
         if not path.is_file():
             raise ValueError(f"{self.recipe!r} is no recipe ({', '.join(RECIPES)}) and no workspace with a recipe.json")
         with reading(path, "plan by the name of a recipe"):
-            found = from_data(RunRecipe, read_json(path)["recipe"])
-        return replace(found, model=self.model or found.model, tokens=self.tokens or found.tokens)
+            return from_data(RunRecipe, read_json(path)["recipe"])
+
+    def _recipe(self, found: Any, shape: Any) -> Any:
+        """The recipe in question, for a model of `shape`."""
+        from diascope.recipes.demo import demo
+        from diascope.recipes.gemma_scope_2 import gemma_scope_2
+        from diascope.recipes.suite import suite, suite_cpu
+
+        name, layers = shape.name, shape.layers
+        if found:
+            return replace(found, model=name, tokens=self.tokens or found.tokens)
+        if self.recipe == "demo":
+            return replace(demo(self.tokens or 250_000), model=name)
+        if self.recipe == "suite_cpu":
+            return suite_cpu(name, layers, tokens=self.tokens or 100_000)
+        if self.recipe == "suite":
+            return suite(name, layers, tokens=self.tokens or 10**9)
+        site = f"L{round(layers * 0.65)}.resid_post"
+        return gemma_scope_2((site,), model=name, n_layers=layers, tokens=self.tokens or 10**9)
 
     def _release(self, machine: Any) -> None:
         from dataclasses import asdict
@@ -115,7 +122,7 @@ class Plan:
         from diascope.tables import release_table
 
         tokens = float(self.tokens or 8_000_000_000)
-        lines = [line(s, machine.costing(self.price) if self.price >= 0 else machine, tokens) for s in GEMMA_3.values()]
+        lines = [line(s, machine, tokens) for s in GEMMA_3.values()]
         if self.json:
             out.print_json(data=[asdict(found) for found in lines])
             return

@@ -10,7 +10,6 @@ from datetime import timedelta
 from itertools import product
 from math import prod
 
-import torch
 import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
@@ -52,12 +51,12 @@ def joined(axes: str = "") -> Team:
 
 
 def _start(world: int) -> None:
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
     store, rank, _ = next(rendezvous("env://"))
     # a restarted group must not meet the addresses of the one that died
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    # gloo, also where there are GPUs: members are trained on processors, and what they exchange lies there
     dist.init_process_group(
-        backend, store=PrefixStore(f"attempt-{attempt}", store), rank=rank, world_size=world, timeout=PATIENCE
+        "gloo", store=PrefixStore(f"attempt-{attempt}", store), rank=rank, world_size=world, timeout=PATIENCE
     )
 
 

@@ -23,7 +23,8 @@ from diascope.tokens import Sequences
 
 
 class LiveReader:
-    """The interface of RowReader over a model. `memory` bytes bound the window, and so how well rows mix."""
+    """The interface of RowReader over a model. `memory` bytes of rows are held; half of them is the window, for a batch that
+    straddles two windows reads both."""
 
     def __init__(
         self,
@@ -40,15 +41,15 @@ class LiveReader:
         self.layout = layout_of(model, sequences, plan)
         self.usable = None
         row = sum(model.width(s) for s in self.sites) * model.dtype.itemsize
-        self.window = int(min(WINDOW, memory / row))
-        if self.window < self.layout.counts.max():
+        self.window, largest = int(min(WINDOW, memory / row / 2)), int(self.layout.counts.max())
+        if self.window < largest:
             raise ValueError(
-                f"one run of {self.layout.counts.max():,} rows takes {self.layout.counts.max() * row / 1e9:.2g} GB, more than the "
-                f"{memory / 1e9:.2g} GB given to live rows: give more, or store them (--store spool)"
+                f"two runs of {largest:,} rows take {2 * largest * row / 1e9:.2g} GB, more than the {memory / 1e9:.2g} GB given to live "
+                "rows: give more, or store them (--store spool)"
             )
         self._runs: OrderedDict[int, Rows] = OrderedDict()
         self._moments: dict[tuple[int, Site], Moments] = {}
-        self._most = max(1, self.window // int(self.layout.counts.max()))
+        self._most = 2 * (self.window // largest)
         self.made = 0  # tokens run through the model
 
     def __len__(self) -> int:

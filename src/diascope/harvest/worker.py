@@ -114,11 +114,12 @@ def harvest(
     ):  # nobody can claim a run there, so each begins somewhere else, and passes over what it finds done
         first = rng.key(os.getpid(), socket.gethostname()) % max(len(left), 1)
         left = left[first:] + left[:first]
-    with ThreadPoolExecutor(1, "diascope-spool") as disk:  # one run is written while the next is computed
+    # one run is written while the next is computed; whatever is claimed when something breaks is given up
+    with ExitStack() as claims, ThreadPoolExecutor(1, "diascope-spool") as disk:
         while left:
             passed, writing = [], None
             for run in left:
-                which, claim = plan.run(run, sequences), ExitStack()
+                which, claim = plan.run(run, sequences), claims.enter_context(ExitStack())
                 if not claim.enter_context(writer.vault.claim(run_folder(run))):
                     passed.append(run)  # another harvester has it
                     continue

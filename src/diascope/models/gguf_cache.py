@@ -31,7 +31,8 @@ def converted(gguf: Path, *, progress: Callable[[str], None] = lambda _: None) -
 
     logging.disable_progress_bar()
     progress(f"dequantising {gguf.name}, once (about a minute)")
-    with reading(gguf, "fetch it again"), commit_folder(folder) as work, _one_parse():
+    # of several processes that begin together the first one's stands
+    with contextlib.suppress(FileExistsError), reading(gguf, "fetch it again"), commit_folder(folder) as work, _one_parse():
         where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
         tokenizer = AutoTokenizer.from_pretrained(**where)
         config = GgufConfig(dequantize=True)  # else weights stay quantised: a forward pass is 15 times slower

@@ -227,7 +227,11 @@ class Run:
         progress = self.stage("train", "rows")
         with held(self.workspace) if self.team.first else nullcontext():
             with self._timed("training", len(reader) * self.recipe.training.epochs, "rows"):
-                send = tracker(self.track, project="diascope", config=to_data(self.recipe)) if self.track else lambda line: None
+                send = (
+                    tracker(self.track, project="diascope", config=to_data(self.recipe))
+                    if self.track and self.team.first
+                    else lambda line: None
+                )
                 trained = train_group(
                     self.recipe.training,
                     reader,

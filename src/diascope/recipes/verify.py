@@ -21,7 +21,7 @@ from diascope.dictionaries.resolve import resolve
 from diascope.latents.release import read_examples
 from diascope.latents.store import Index
 from diascope.models import Model
-from diascope.storage.seals import check_seal
+from diascope.storage.seals import SEAL, check_seal
 
 PLACES = {"spool": "spool", "checkpoint": "training/checkpoint", "index": "index"}  # in a workspace
 LARGEST_ERROR = 0.05  # median relative error of activations; bf16 against fp32 stays below 0.02
@@ -83,8 +83,8 @@ def check_files(kind: str, path: Path, progress: Callable[[int, int], None] = la
         reader.check(progress)
         return f"{len(reader.done)} runs of {len(reader):,} rows have their hashes"
     if kind == "index":
-        Index(path)
-    sealed = check_seal(path)
+        Index(path)  # compares the hashes too
+    sealed = (path / SEAL).is_file() if kind == "index" else check_seal(path)
     return "all files have their hashes" if sealed else "readable, but it carries no hashes"
 
 

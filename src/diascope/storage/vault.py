@@ -49,6 +49,10 @@ class Vault(Protocol):
         """Where one file of a folder lies here, fetched where it has to be; ValueError where there is none."""
         ...
 
+    def cached_as(self, key: str, forget: Callable[[str], None]) -> None:
+        """Keep what is fetched apart by what it belongs to, and say which folder leaves the cache."""
+        ...
+
     def claim(self, folder: str) -> AbstractContextManager[bool]:
         """Whether this process may work on `folder` now, against others; True where nobody can say."""
         ...
@@ -93,6 +97,9 @@ class Folder:
     def file(self, folder: str, name: str) -> Path:
         return self.path / folder / name
 
+    def cached_as(self, key: str, forget: Callable[[str], None]) -> None:
+        pass
+
     def claim(self, folder: str) -> AbstractContextManager[bool]:
         path = self.path / folder
         return claimed(path.parent, path.name)
@@ -114,6 +121,7 @@ class Store:
         self.cache = cache or cache_dir() / "stores" / url.replace("://", "-").replace("/", "-")
         self.cache_bytes = cache_bytes
         self._held: OrderedDict[str, int] = OrderedDict()  # bytes by folder, the longest unused first
+        self._forget: Callable[[str], None] = lambda folder: None
 
     def __str__(self) -> str:
         return self.url
@@ -142,14 +150,20 @@ class Store:
 
     def file(self, folder: str, name: str) -> Path:
         place = self.cache / folder
-        for wanted in dict.fromkeys((SEAL, name)):
-            if not (place / wanted).exists():
-                self._fetch(folder, wanted)
-        self._held[folder] = sum(p.stat().st_size for p in place.iterdir())
+        missing = [wanted for wanted in dict.fromkeys((SEAL, name)) if not (place / wanted).exists()]
+        for wanted in missing:
+            self._fetch(folder, wanted)
+        if missing or folder not in self._held:
+            self._held[folder] = sum(p.stat().st_size for p in place.iterdir())
         self._held.move_to_end(folder)
-        while sum(self._held.values()) > self.cache_bytes and len(self._held) > 1:
-            shutil.rmtree(self.cache / self._held.popitem(last=False)[0], ignore_errors=True)
+        while missing and sum(self._held.values()) > self.cache_bytes and len(self._held) > 1:
+            gone, _ = self._held.popitem(last=False)
+            self._forget(gone)
+            shutil.rmtree(self.cache / gone, ignore_errors=True)
         return place / name
+
+    def cached_as(self, key: str, forget: Callable[[str], None]) -> None:
+        self.cache, self._forget = self.cache / key[:16], forget
 
     def claim(self, folder: str) -> AbstractContextManager[bool]:
         return nullcontext(True)

@@ -68,9 +68,7 @@ class Group:
         self.recipe, self.reader, self.folder, self.model, self.team = recipe, reader, Path(folder), model, team
         keep, self.outliers = rows_in_use(recipe, reader)
         self.batches = Batches(reader.layout, recipe.batch, recipe.epochs, recipe.seed, window=reader.window, keep=keep)
-        self.first = (
-            self.batches.first()
-        )  # rows on which weights start, so that rows made on demand serve as well as stored ones
+        self.first = self.batches.first()  # weights start on these, so that rows made on demand serve as well as stored ones
         self.step = 0
         self.said: dict[tuple[str, str], str] = {}  # the latest sentence of each kind, by member
         self.failed: dict[str, str] = {}  # members that broke, and why; the others go on

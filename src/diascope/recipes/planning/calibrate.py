@@ -35,7 +35,7 @@ INDEX_LATENT = 0.4e-3  # seconds of packing one latent's record, in Python
 
 def calibrate(recipe: RunRecipe, model: Model, *, seconds: float = 10.0) -> Machine:
     """This machine as a Machine with measured units; `seconds` is the time given to measuring."""
-    base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
         1.0 if sys.platform == "darwin" else 1024.0
     )  # model and libraries
     share = seconds / 5
@@ -52,8 +52,7 @@ def calibrate(recipe: RunRecipe, model: Model, *, seconds: float = 10.0) -> Mach
     ran["controls"] = _median(lambda: controls(dictionary, rows, targets, seed=0), share / 2, warm=False)
     rate = _product_rate(share / 2)
     ran["index latent"] = INDEX_LATENT + 2 * dictionary.config.widths_out[0] * (dictionary.d_sae + SEEN) / rate
-    ran["base memory"] = base
-    return Machine("this machine", rate, _memory(), ran=tuple(ran.items()))
+    return Machine("this machine", rate, _memory(), used=used, ran=tuple(ran.items()))
 
 
 def _training(recipe: RunRecipe, model: Model, share: float) -> tuple[float, Member]:

@@ -22,6 +22,8 @@ class Machine:
     """Bytes a second of reading stored rows."""
     storage_price: float = 0.023
     """Money a GB and month of keeping them (object stores; 0.002 on disks of one's own)."""
+    used: float = 0.0
+    """Measured bytes of the process with its libraries and the model."""
     ran: tuple[tuple[str, float], ...] = ()
     """Measured seconds by unit of work (calibrate.py); where there are none, operations over `flops` stand in."""
 

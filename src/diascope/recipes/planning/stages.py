@@ -1,8 +1,7 @@
 """A recipe's arithmetic, stage by stage.
 
 harvest     rows * operations of the blocks up to the deepest site; writes each site's row by its codec
-training    steps * members: the encoder product 2 d_in F a row, and with dense kernels six times that (encoder and decoder, forward
-            and twice backward); reads every row of every site once an epoch
+training    rows * members: the encoder product, 2 d_in F a row, and about 8 d L0 for what is sparse; reads every row of every site once an epoch
 memory      a member holds parameters, gradients and Adam's moments, all float32, and a batch of pre-activations a piece at a time
 mixing      rows of its own document beside a row of a batch of B: (B - 1) (L - 1) / (W - 1) in a window of W rows
 """
@@ -13,10 +12,10 @@ from dataclasses import dataclass, field
 
 from diascope.activations import WINDOW
 from diascope.activations.codecs import CODECS
+from diascope.dictionaries import Causal
 from diascope.recipes.planning.machine import Machine
 from diascope.recipes.planning.shape import Shape
 from diascope.recipes.recipe import RunRecipe
-from diascope.sites import Site
 from diascope.training import MemberRecipe, TrainingRecipe
 
 ROW_IDS = 16  # bytes of token, document, position and next token
@@ -72,7 +71,7 @@ class Plan:
 def parameters(m: MemberRecipe, shape: Shape) -> float:
     """Weights of one member: encoder, decoder (of a causal map to later sites only), biases, thresholds, skip."""
     reads, writes = ([shape.width(s) for s in sites] for sites in (m.reads, m.writes))
-    if type(m.map).__name__ == "Causal":
+    if isinstance(m.map, Causal):
         each = m.d_sae // len(reads)
         weights = each * (sum(reads) + sum((i + 1) * w for i, w in enumerate(writes)))
     else:
@@ -88,27 +87,27 @@ def member_bytes(m: MemberRecipe, run: TrainingRecipe, shape: Shape) -> float:
     return 4 * parameters(m, shape) * (copies - 0.5) + PIECE + 4 * run.batch * 16 * m.l0_target
 
 
-def plan(recipe: RunRecipe, shape: Shape, machine: Machine, *, dense: bool = False) -> Plan:
-    """The plan of `recipe` for a model of `shape` on `machine`; `dense` counts training as libraries without sparse kernels do it."""
+def plan(recipe: RunRecipe, shape: Shape, machine: Machine) -> Plan:
+    """The plan of `recipe` for a model of `shape` on `machine`."""
     run, tokens = recipe.training, float(recipe.tokens)
     rows = tokens * ROWS_A_TOKEN
     sites = run.sites()
     row = sum(CODECS[recipe.codec].bytes_per_row(shape.width(s)) for s in sites) + ROW_IDS + 4 * len(sites)
-    times = run.epochs if recipe.store == "live" else 1.0
+    held = rows * sum(4 * shape.width(s) for s in sites) <= recipe.live_memory
+    times = run.epochs if recipe.store == "live" and not held else 1.0
     work = tokens * times * shape.flops(recipe.context, 1 + max(s.layer for s in sites))
     stored = 0.0 if recipe.store == "live" else rows * row
     harvest = Stage(
         "harvest", tokens * times, "tokens", work, 0, stored, _time(machine, "harvest", tokens * times, work, stored)
     )
-    train = _training(recipe, shape, machine, rows, row, dense)
+    train = _training(recipe, shape, machine, rows, row)
     stages = (harvest, train, *_judging(recipe, shape, machine))
     members = [member_bytes(m, run, shape) for m in run.members]
     run_rows = 32 * recipe.context * sum(4 * shape.width(s) for s in sites)
     model_bytes = shape.parameters * (2 if recipe.dtype == "bfloat16" else 4)
-    base = machine.seconds("base memory") or 0.0
     return Plan(
         recipe.name, shape.name, machine, stages, sum(parameters(m, shape) for m in run.members), max(members),
-        (base or model_bytes) + sum(members) + 2 * run_rows, stored, _keep(recipe, shape, machine, rows, row),
+        (machine.used or model_bytes) + sum(members) + 2 * run_rows, stored, _keep(recipe, shape, machine, rows, row),
         (run.batch - 1) * (DOCUMENT - 1) / max(min(WINDOW, rows) - 1, 1),
     )  # fmt: skip
 
@@ -119,15 +118,15 @@ def _time(machine: Machine, what: str, units: float, flops: float, moved: float 
     return max(units * measured if measured is not None else flops / machine.flops, moved / machine.disk)
 
 
-def _training(recipe: RunRecipe, shape: Shape, machine: Machine, rows: float, row: float, dense: bool) -> Stage:
+def _training(recipe: RunRecipe, shape: Shape, machine: Machine, rows: float, row: float) -> Stage:
     run = recipe.training
     seen = rows * run.epochs
     flops = 0.0
     for m in run.members:
         share, d_in = m.ends - m.begins, sum(shape.width(s) for s in m.reads)
-        product = 2.0 * d_in * m.d_sae / (len(m.reads) if type(m.map).__name__ == "Causal" else 1)
+        product = 2.0 * d_in * m.d_sae / (len(m.reads) if isinstance(m.map, Causal) else 1)
         sparse = 8.0 * m.l0_target * (d_in + sum(shape.width(s) for s in m.writes)) / 2
-        flops += share * (6 * parameters(m, shape) if dense else product + sparse)
+        flops += share * (product + sparse)
     read = seen * row if recipe.store == "spool" else 0.0
     seconds = _time(machine, "training", seen, seen * flops, read) + recipe.calibration_tokens * (
         machine.seconds("harvest") or 0
@@ -163,7 +162,7 @@ def _keep(recipe: RunRecipe, shape: Shape, machine: Machine, rows: float, row: f
     """Store iff re-reads * operations / sites in a pass * price of an operation > bytes a site * price of a byte and month."""
     sites = recipe.training.sites()
     again = max(0.0, recipe.training.epochs - 1)
-    work = again * rows * shape.flops(recipe.context, 1 + max(Site.parse(str(s)).layer for s in sites))
+    work = again * rows * shape.flops(recipe.context, 1 + max(s.layer for s in sites))
     seconds = again * rows * (machine.seconds("harvest") or 0) or work / machine.flops
     recompute, month = seconds / 3600 * machine.price, rows * row / 1e9 * machine.storage_price
     return ("store" if recompute > month else "recompute"), recompute, month
