@@ -91,7 +91,7 @@ def test_axes_use_members_first_then_latents_then_data():
 
 def test_live_rows_cost_operations_and_no_disk():
     stored, live = (
-        plan(dataclasses.replace(demo(), store=s, live_memory=1e8), GEMMA_3["gemma-3-270m"], H100) for s in ("spool", "live")
+        plan(dataclasses.replace(demo(), store=s, row_bytes=1e8), GEMMA_3["gemma-3-270m"], H100) for s in ("spool", "live")
     )
     assert stored.disk > 0 == live.disk and live.stages[0].flops == pytest.approx(2 * stored.stages[0].flops)
     assert stored.keep[0] in ("store", "recompute")

@@ -27,6 +27,12 @@ def windows(layout: Layout, window: int, seed: int, epoch: int) -> list[np.ndarr
     return np.array_split(order, -(-len(order) // most))  # as even as can be: a last window of few runs would mix badly
 
 
+def opened_by(layout: Layout, window: int, seed: int, number: int) -> np.ndarray:
+    """The runs of window `number` of the stream, in which every epoch has as many."""
+    epoch, w = divmod(number, len(windows(layout, window, seed, 0)))
+    return windows(layout, window, seed, epoch)[w]
+
+
 class Batches:
     """Rows of the layout by step; `keep` [rows] bool says which are used at all, None for all."""
 
@@ -55,6 +61,19 @@ class Batches:
             parts.append(part)
             place, left = place + len(part), left - len(part)
         return np.concatenate(parts)
+
+    def place(self, step: int) -> int:
+        """The window of the stream, counted over all epochs, in which the first row of `step` lies."""
+        epoch, here = divmod(step * self.batch, self.total)
+        parts, ends = self._windows(epoch)
+        return epoch * len(parts) + int(np.searchsorted(ends, here, side="right")) - 1
+
+    @property
+    def windows(self) -> int:
+        """Windows of the stream that are read at all."""
+        epoch, here = divmod(self.steps * self.batch - 1, self.total)
+        parts, ends = self._windows(epoch)
+        return epoch * len(parts) + int(np.searchsorted(ends, here, side="right"))
 
     def first(self) -> np.ndarray:
         """All rows of the first window, ascending: on them starting weights and scales are found."""

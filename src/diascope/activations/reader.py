@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,9 +38,11 @@ class RowReader:
         if self.vault.local and not (self.folder / "manifest.json").exists():
             raise ValueError(f"{folder} is no spool of activations: it has no manifest.json")
         with reading(str(self.vault), "delete the spool and harvest again"):
-            self._open(cache_bytes)
+            self._open()
+            self._open_runs(cache_bytes)
 
-    def _open(self, cache_bytes: float) -> None:
+    def _open(self) -> None:
+        """What the manifest says."""
         self.manifest = self.vault.read("manifest.json")
         if self.manifest is None:
             raise ValueError(f"{self.vault} is no spool of activations: it has no manifest.json")
@@ -48,14 +51,19 @@ class RowReader:
             raise ValueError(f"{self.vault} is of another version ({self.manifest['format']}): delete it and harvest again")
         self.sites = tuple(Site.parse(s) for s in self.manifest["sites"])
         self._codec = codec(self.manifest.get("codec", "bfloat16"))
+        self._open_files: OrderedDict[tuple[int, str], dict[str, Tensor]] = OrderedDict()
+        self._checked: set[Path] = set()
+
+    def _open_runs(self, cache_bytes: float) -> None:
+        """All runs, which must be there."""
         there = [int(n) for n in self.vault.names("runs") if n.isdecimal()]
+        if self.manifest.get("bounded"):
+            raise ValueError(f"{self.vault} is a bounded spool: its runs come and go with the training that reads them")
         if not there:
             raise ValueError(f"{self.vault} has no finished run: harvest first")
         if len(there) <= there[-1]:
             raise ValueError(f"{self.vault} lacks run {min(set(range(there[-1])) - set(there))}: harvest again")
         self._runs = [run_folder(r) for r in there]
-        self._open_files: OrderedDict[tuple[int, str], dict[str, Tensor]] = OrderedDict()
-        self._checked: set[Path] = set()
         self.done = [read_json(self._path(r, "done.json")) for r in range(len(self._runs))]
         if self.done[0].get("manifest") not in (None, manifest_hash(self.manifest)):
             raise ValueError(
@@ -64,8 +72,7 @@ class RowReader:
             )
         self.layout = Layout([d["rows"] for d in self.done], int(self.manifest.get("seed", 0)))
         if not self.vault.local:  # two windows are open where a batch straddles them
-            row = sum(self._codec.bytes_per_row(w) + 4 for w in self.manifest["widths"]) + 16
-            self.window = max(1, int(min(self.window, cache_bytes / row / 2)))
+            self.window = max(1, int(min(self.window, cache_bytes / row_bytes(self.manifest) / 2)))
         if self.vault.local:  # what is missing or cut short is said now; the bytes are compared when they are first read
             for r in range(len(self._runs)):
                 for name in ("rows.safetensors", *map(file_of, self.sites)):
@@ -89,10 +96,8 @@ class RowReader:
         if (r, name) not in self._open_files:
             found = _mapped(path)
             rows = next((found[n] for n in ("rows", "token") if n in found), None)
-            if rows is not None and len(rows) != self.done[r]["rows"]:
-                raise ValueError(
-                    f"{path} does not hold the {self.done[r]['rows']} rows that its done.json says: {self._again(r)}"
-                )
+            if rows is not None and len(rows) != (wanted := int(self.layout.counts[r])):
+                raise ValueError(f"{path} does not hold the {wanted} rows that its run should have: {self._again(r)}")
             self._open_files[r, name] = found
             while len(self._open_files) > OPEN:
                 self._open_files.popitem(last=False)
@@ -103,6 +108,9 @@ class RowReader:
         r = self._runs.index(run)
         self._open_files = OrderedDict((k, v) for k, v in self._open_files.items() if k[0] != r)
 
+    def come_to(self, window: int, *, first: bool = True, finished: bool = False) -> None:
+        """Nothing goes: a spool keeps its rows."""
+
     def __len__(self) -> int:
         return len(self.layout)
 
@@ -112,7 +120,7 @@ class RowReader:
         for r in range(len(self._runs)) if runs is None else map(int, runs):
             with reading(f"{self.vault}/{self._runs[r]}/moments.safetensors", self._again(r)):
                 data = self._tensors(r, "moments.safetensors")
-                n = self.done[r]["rows"] - self.done[r].get("not_finite", 0)
+                n = int(self.layout.counts[r]) - (self.done[r].get("not_finite", 0) if self.done else 0)
                 total = total.merge(Moments(n, data[f"{site}.mean"], data[f"{site}.m2"]))
         return total
 
@@ -179,6 +187,12 @@ class RowReader:
             here = np.flatnonzero(run == r)
             found.append((r, here, self.layout.places(r)[index[here] - self.layout.starts[r]]))
         return found
+
+
+def row_bytes(manifest: dict[str, Any]) -> float:
+    """Bytes of one row at all sites, with its ids and norms."""
+    stored = codec(manifest.get("codec", "bfloat16"))
+    return sum(stored.bytes_per_row(w) + 4 for w in manifest["widths"]) + 16
 
 
 def _mapped(path: Path) -> dict[str, Tensor]:

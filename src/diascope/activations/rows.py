@@ -68,6 +68,11 @@ class Source(Protocol):
         """|x| of every row at `site` [rows]; None where rows are not known before they are made."""
         ...
 
+    def come_to(self, window: int, *, first: bool = True, finished: bool = False) -> None:
+        """Training has come to this window of the stream (Batches.place), or is finished in it: what only earlier ones hold may go.
+        Of several processes the `first` acts for all."""
+        ...
+
     def documents(self, index: np.ndarray) -> np.ndarray:
         """The document of each row [len(index)]."""
         ...

@@ -74,8 +74,11 @@ class Train:
     """Share of documents held out, by the hash of their names."""
     workspace: Path = Path("workspace")
     """Folder for everything that is made; the same command goes on where it stopped."""
-    store: Literal["spool", "live"] = "spool"
-    """spool keeps rows on disk and reads them as often as wanted; live has the model make them while training asks for them."""
+    store: Literal["spool", "bounded", "live"] = "spool"
+    """spool keeps rows on disk and reads them as often as wanted; bounded takes away what training has passed, while other processes
+    with `--until harvest` go ahead of it; live has the model make rows while training asks for them."""
+    row_bytes: float = 4e9
+    """Bytes of rows that may be held: on disk (bounded) or in memory (live)."""
     spool: str = ""
     """Where rows are stored: a folder, or s3://BUCKET/PREFIX (credentials and endpoint as AWS's tools take them); empty takes
     WORKSPACE/spool."""
@@ -110,7 +113,7 @@ class Train:
         recipe = RunRecipe(
             training, name="train", model=self.model, corpus=self.text, field=self.field, tokens=self.tokens,
             held_out=self.held_out, eval_corpus=self.eval_text, examples=self.examples, store=self.store, codec=self.codec,
-            not_finite=self.not_finite,
+            not_finite=self.not_finite, row_bytes=self.row_bytes,
         )  # fmt: skip
         if self.store == "live" and self.until == "harvest":
             raise ValueError("--store live stores nothing, so there is no harvest to stop after: leave --until or --store out")

@@ -79,6 +79,9 @@ class LiveReader:
         """Not known before the rows are made."""
         return None
 
+    def come_to(self, window: int, *, first: bool = True, finished: bool = False) -> None:
+        """Nothing to do: what was not read for longest goes when room is needed."""
+
     def documents(self, index: np.ndarray) -> np.ndarray:
         """The document of each row [len(index)]."""
         return self.sequences.document[self.sequences.rows(self.model)][index]

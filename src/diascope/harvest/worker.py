@@ -126,8 +126,7 @@ def harvest(
                 if writer.has(run):
                     claim.close()
                 else:
-                    rows = run_rows(model, sequences, plan, which, lambda sequence: progress(sequence * context, total))
-                    facts = {"spot_check": spot_check(model, sequences, plan.parsed, which, rows)}
+                    rows, facts = checked_run(model, sequences, plan, run, lambda sequence: progress(sequence * context, total))
                     _finish(writing)
                     writing = disk.submit(writer.write, run, rows, facts), claim
                     del rows
@@ -144,6 +143,15 @@ def _finish(writing: tuple[Future[None], ExitStack] | None) -> None:
     if writing:
         with writing[1]:
             writing[0].result()
+
+
+def checked_run(
+    model: Model, sequences: Sequences, plan: Harvest, run: int, progress: Callable[[int], None] = lambda sequence: None
+) -> tuple[Rows, dict[str, Any]]:
+    """The rows of a run, and what its spot check said."""
+    which = plan.run(run, sequences)
+    rows = run_rows(model, sequences, plan, which, progress)
+    return rows, {"spot_check": spot_check(model, sequences, plan.parsed, which, rows)}
 
 
 def run_rows(

@@ -10,6 +10,8 @@ from diascope.activations.codecs import codec
 from diascope.config import within
 from diascope.training import TrainingRecipe
 
+STORES = ("spool", "bounded", "live")
+
 
 @dataclass(frozen=True)
 class RunRecipe:
@@ -36,14 +38,15 @@ class RunRecipe:
     held_out: float = 0.1
     """Share of documents never trained on, chosen by the hash of their names."""
     store: str = "spool"
-    """Where rows wait to be trained on: "spool" (a folder of the workspace, made first, read as often as wanted) or "live" (in
-    memory, made by the model while training reads them, and again for every epoch)."""
+    """Where rows wait to be trained on: "spool" (a folder of the workspace, made first, read as often as wanted), "bounded" (a spool
+    that harvesters fill ahead of training, which takes away what it has passed) or "live" (in memory, made by the model while training
+    reads them). Bounded and live rows are made again for every epoch."""
     codec: str = "bfloat16"
     """How a spool stores rows: bfloat16, float32, int8-blocks or int8-standardised."""
     not_finite: str = "refuse"
     """Rows with values that are not finite: "refuse" stops and names the first, "leave out" trains on none of them and counts."""
-    live_memory: float = 4e9
-    """Bytes of rows that "live" may hold; they bound the window in which rows are mixed."""
+    row_bytes: float = 4e9
+    """Bytes of rows that "live" may hold in memory, or "bounded" on disk; half of them is the window in which rows are mixed."""
     calibration: str = "held-out"
     """Text on which thresholds are set to the target L0: "held-out" (documents of the training text) or names joined by "+",
     each with the same share; thresholds set on one kind of text give another L0 on another kind."""
@@ -68,12 +71,16 @@ class RunRecipe:
         within("context", self.context, 32, 2**20, "tokens a sequence")
         for name in ("tokens", "calibration_tokens", "eval_tokens", "ce_tokens"):
             within(name, getattr(self, name), self.context, 2**60, "tokens, at least one sequence")
-        if self.store not in ("spool", "live"):
-            raise ValueError(f"store is spool or live, not {self.store!r}")
+        if self.store not in STORES:
+            raise ValueError(f"store is one of {', '.join(STORES)}, not {self.store!r}")
+        if self.store != "spool" and self.not_finite != "refuse":
+            raise ValueError(
+                f"rows that are not finite can be left out only where all are stored beforehand, not with store {self.store}"
+            )
         codec(self.codec)
         if self.not_finite not in POLICIES:
             raise ValueError(f"not_finite is one of {', '.join(map(repr, POLICIES))}, not {self.not_finite!r}")
-        within("live_memory", self.live_memory, 1e6, 1e15, "bytes")
+        within("row_bytes", self.row_bytes, 1e6, 1e15, "bytes")
         within("held_out", self.held_out, 0.001, 0.9, "(a share of the documents)")
         within("index_tokens", self.index_tokens, 1, 2**60, "tokens")
         within("examples", self.examples, 0, 2**20, "firings a latent")

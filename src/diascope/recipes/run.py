@@ -27,8 +27,8 @@ import torch
 from torch import Tensor
 
 from diascope import rng
-from diascope.activations import RowReader, Source, beside
-from diascope.activations.batches import windows
+from diascope.activations import Batches, RowReader, Source, beside
+from diascope.activations.batches import opened_by
 from diascope.config import config_hash, to_data
 from diascope.dictionaries import Dictionary, load_dictionary, save_dictionary
 from diascope.dictionaries.artefact import write_card
@@ -37,7 +37,7 @@ from diascope.dictionaries.formats.gemma_scope_2 import folder_name
 from diascope.distributed import ALONE, Team
 from diascope.evals import Evaluation, evaluate
 from diascope.evals.text import EvalText
-from diascope.harvest import Harvest, LiveReader, fingerprint, harvest
+from diascope.harvest import BoundedReader, Harvest, LiveReader, feed, fingerprint, harvest
 from diascope.latents.build import write_index
 from diascope.latents.examples import Firings, live_rows, stored_rows, sweep
 from diascope.latents.logits import direct_logits, has_direct_logits
@@ -98,7 +98,7 @@ class Run:
             )
         self.spool: str | Path = spool or self.workspace / "spool"
         self._model = model
-        self._live: LiveReader | None = None
+        self._source: LiveReader | BoundedReader | None = None
         self.texts = Texts(recipe, self.workspace, lambda: self.model, lambda: stage("text", ""))
 
     # -- what the stages share, opened when first needed
@@ -179,7 +179,7 @@ class Run:
         """Every stage up to one of STAGES; those that stand complete are passed over."""
         last = STAGES.index(until)
         if until == "harvest":
-            self.harvest()
+            self.harvest() if self.recipe.store == "spool" else self.feed()
         elif not self.finished:
             self.train()
             if not self.team.first:
@@ -200,11 +200,22 @@ class Run:
         """What training reads: the harvest's spool, or the model itself."""
         if self.recipe.store == "spool":
             return self.harvest()
-        if self._live is None:
+        if self._source is None:
             self._begin()
-            say = self.stage("live rows", "tokens")
-            self._live = LiveReader(self.model, self.texts.training, self._plan(), memory=self.recipe.live_memory, progress=say)
-        return self._live
+            r, text, plan = self.recipe, self.texts.training, self._plan()
+            if r.store == "live":
+                say = self.stage("live rows", "tokens")
+                self._source = LiveReader(self.model, text, plan, memory=r.row_bytes, progress=say)
+            else:
+                self._source = BoundedReader(self.model, text, plan, self.spool, disk=r.row_bytes, seed=r.training.seed)
+        return self._source
+
+    def feed(self) -> None:
+        """Harvest ahead of a training elsewhere that reads the same bounded spool, until it needs no more."""
+        reader, run = self.source(), self.recipe.training
+        if not isinstance(reader, BoundedReader):
+            raise ValueError("live rows are made where they are read: there is nothing to harvest beforehand")
+        feed(reader, reader.batches(run.batch, run.epochs), progress=self.stage("harvest", "runs"))
 
     def _plan(self) -> Harvest:
         r = self.recipe
@@ -276,7 +287,7 @@ class Run:
 
     def judge(self, dictionaries: Mapping[str, Dictionary]) -> dict[str, Evaluation]:
         """Evaluate any dictionaries of the harvested sites on this run's evaluation text, with this run's controls."""
-        reader, r = self.source() if self.recipe.store == "live" else RowReader(self.spool), self.recipe
+        reader, r = RowReader(self.spool) if self.recipe.store == "spool" else self.source(), self.recipe
         sample = self._sample(reader, 16_384)
 
         def rows(d: Dictionary) -> tuple[Tensor, Tensor]:
@@ -294,9 +305,10 @@ class Run:
             )
 
     def _sample(self, reader: Source, most: int) -> np.ndarray:
-        """Rows on which controls are fitted, from the window that training began with, which live rows hold already."""
-        layout, seed = reader.layout, self.recipe.training.seed
-        runs = np.sort(windows(layout, reader.window, seed, 0)[0])
+        """Rows on which controls are fitted, from the window that training ended in, which bounded and live rows still hold."""
+        layout, run = reader.layout, self.recipe.training
+        last = Batches(layout, run.batch, run.epochs, run.seed, window=reader.window).windows - 1
+        runs = np.sort(opened_by(layout, reader.window, run.seed, last))
         rows = np.concatenate([np.arange(*layout.starts[r : r + 2].tolist()) for r in runs])
         rows = rows if reader.usable is None else rows[reader.usable[rows]]
         return np.sort(rng.generator(self.recipe.seed, "controls").choice(rows, min(most, len(rows)), replace=False))
@@ -308,7 +320,7 @@ class Run:
             return folder
         dictionaries = {n: load_dictionary(self.folder(n)) for n in self.names}
         sites = list(dict.fromkeys(s for d in dictionaries.values() for s in d.config.reads))
-        if self.recipe.store == "live":
+        if self.recipe.store != "spool":
             text = self.texts.training.part(0, -(-self.recipe.index_tokens // self.recipe.context))
             rows, total = live_rows(self.model, text, sites), int(text.rows(self.model).sum())
         else:

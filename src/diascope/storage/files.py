@@ -69,6 +69,15 @@ def commit_folder(final: str | Path, *, overwrite: bool = False) -> Iterator[Pat
         shutil.rmtree(work, ignore_errors=True)
 
 
+def remove_folder(folder: str | Path) -> None:
+    """Take a folder away; no reader sees half of it."""
+    folder = Path(os.path.abspath(folder))
+    if folder.exists():
+        gone = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
+        os.rename(folder, gone / "old")
+        shutil.rmtree(gone, ignore_errors=True)
+
+
 def recover_folder(final: str | Path) -> None:
     """Put back what a process killed between `commit_folder`'s two renames left aside."""
     final = Path(final)

@@ -18,7 +18,15 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from diascope.storage.files import cache_dir, commit_file, commit_folder, read_json, sha256_file, write_json
+from diascope.storage.files import (
+    cache_dir,
+    commit_file,
+    commit_folder,
+    read_json,
+    remove_folder,
+    sha256_file,
+    write_json,
+)
 from diascope.storage.lock import claimed
 from diascope.storage.seals import SEAL
 
@@ -51,6 +59,10 @@ class Vault(Protocol):
 
     def cached_as(self, key: str, forget: Callable[[str], None]) -> None:
         """Keep what is fetched apart by what it belongs to, and say which folder leaves the cache."""
+        ...
+
+    def delete(self, folder: str) -> None:
+        """Take a committed folder away, its commit first."""
         ...
 
     def claim(self, folder: str) -> AbstractContextManager[bool]:
@@ -99,6 +111,9 @@ class Folder:
 
     def cached_as(self, key: str, forget: Callable[[str], None]) -> None:
         pass
+
+    def delete(self, folder: str) -> None:
+        remove_folder(self.path / folder)
 
     def claim(self, folder: str) -> AbstractContextManager[bool]:
         path = self.path / folder
@@ -164,6 +179,17 @@ class Store:
 
     def cached_as(self, key: str, forget: Callable[[str], None]) -> None:
         self.cache, self._forget = self.cache / key[:16], forget
+
+    def delete(self, folder: str) -> None:
+        import obstore
+
+        found = _tried(
+            lambda: [o["path"] for page in obstore.list(self.store, f"{folder}/") for o in page], f"{self.url}/{folder}"
+        )
+        for path in sorted(found, key=lambda p: not p.endswith(f"/{SEAL}")):
+            _tried(lambda path=path: obstore.delete(self.store, path), f"{self.url}/{path}")
+        self._held.pop(folder, None)
+        shutil.rmtree(self.cache / folder, ignore_errors=True)
 
     def claim(self, folder: str) -> AbstractContextManager[bool]:
         return nullcontext(True)

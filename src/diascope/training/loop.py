@@ -47,6 +47,7 @@ from diascope.training.start import opened, unfold, weights_hash
 
 LOG_EVERY = 10  # steps
 SAMPLE = 8192  # rows for starting weights and for calibration
+PROBES = 64  # rows that a dictionary carries with what it should make of them
 START = 2048  # rows on which the L0 of a member that starts from dictionaries is measured
 
 
@@ -68,22 +69,45 @@ class Group:
         self.recipe, self.reader, self.folder, self.model, self.team = recipe, reader, Path(folder), model, team
         keep, self.outliers = rows_in_use(recipe, reader)
         self.batches = Batches(reader.layout, recipe.batch, recipe.epochs, recipe.seed, window=reader.window, keep=keep)
+        self.window = -1
         self.first = self.batches.first()  # weights start on these, so that rows made on demand serve as well as stored ones
         self.step = 0
         self.said: dict[tuple[str, str], str] = {}  # the latest sentence of each kind, by member
         self.failed: dict[str, str] = {}  # members that broke, and why; the others go on
-        self.starts: dict[str, str] = {}  # weights_hashs of the dictionaries that members start from
         if self.batches.batch % team.data.size:
             raise ValueError(f"a batch of {self.batches.batch} rows cannot be shared evenly by {team.data.size} processes")
         mine = dealt(recipe, team.dict.size)[team.dict.rank]
-        self.members = [self._member(i, m) for i, m in enumerate(recipe.members) if m.name in mine]
-        self.starts = {name: found for part in team.dict.objects(self.starts) for name, found in part.items()}
+        chosen = [(i, m) for i, m in enumerate(recipe.members) if m.name in mine]
+        starts = {m.name: weights_hash(opened(m)) for _, m in chosen if m.start and not m.starts_from}
+        starts = {name: found for part in team.dict.objects(starts) for name, found in part.items()}
         identity = {"recipe": canonical(recipe), "rows": len(reader), "spool": config_hash(reader.manifest)}
         identity["window"] = min(reader.window, len(reader))
-        if self.starts:
-            identity["starts"] = self.starts
+        if starts:
+            identity["starts"] = starts
         self.identity = config_hash(identity)
-        self._open()
+        saved = self._open()
+        self._come()
+        self.members = [self._restored(i, m) if saved else self._member(i, m) for i, m in chosen]
+        late = [m for m in self.members if m.recipe.starts_from and self._span(m)[0] >= self.step]
+        # from the first window, which may be gone when their turn comes
+        self.rows_for_late = {s: self._sample((s,), START) for s in {s for m in late for s in self._needed(m.recipe)}}
+
+    def _restored(self, index: int, recipe: MemberRecipe) -> Member:
+        """The member, or this process's share of it, from the checkpoint."""
+        widths_in, widths_out = (tuple(map(self._width, sites)) for sites in (recipe.reads, recipe.writes))
+        member = Member(recipe, self.recipe, widths_in, widths_out, index, self.team if self.team.member.size > 1 else ALONE)
+        latent, checkpoint = self.team.latent, self.folder / "checkpoint"
+        with reading(checkpoint, f"delete {self.folder} and train again"):
+            blocks = [n * latent.size for n in _sizes(member)]
+            member.restore(read(checkpoint, recipe.name, blocks, latent.rank, latent.size))
+        return member
+
+    def _width(self, site: Site) -> int:
+        return int(self.reader.manifest["widths"][self.reader.sites.index(site)])
+
+    def _needed(self, recipe: MemberRecipe) -> set[Site]:
+        """Sites of a member that starts late, and of those that it starts from."""
+        return {s for m in self.recipe.members if m.name in (recipe.name, *recipe.starts_from) for s in m.reads}
 
     def _member(self, index: int, recipe: MemberRecipe) -> Member:
         rows, reader = self.first, self.reader
@@ -104,9 +128,7 @@ class Group:
         x, y = (beside(reader, sites, pick) for sites in (recipe.reads, recipe.writes))
         member.start(scale_in, scale_out, mean_out, x, y, affine)
         if recipe.start and not recipe.starts_from:
-            found = opened(recipe)
-            self.starts[recipe.name] = weights_hash(found)
-            unfold(member, found, x[:START])
+            unfold(member, opened(recipe), x[:START])
         return self._shared(member)
 
     def _shared(self, whole: Member) -> Member:
@@ -136,11 +158,19 @@ class Group:
             if name in self.failed:
                 raise ArithmeticError(f"{name}, which it starts from, has failed")
             other = self._whole(others[name])  # calibration must not touch one that goes on training
-            calibrate(other, self._sample(other.recipe.reads, START))
+            calibrate(other, self._rows_for_late(other.recipe.reads))
             found.append(fold(other, self.model))
         whole = self._whole(member)
-        unfold(whole, found, self._sample(member.recipe.reads, START))
+        unfold(whole, found, self._rows_for_late(member.recipe.reads))
         return self._shared(whole)
+
+    def _rows_for_late(self, sites: tuple[Site, ...]) -> Tensor:
+        return torch.cat([self.rows_for_late[s] for s in sites], 1)
+
+    def _last(self, sites: tuple[Site, ...], most: int) -> Tensor:
+        """Rows of the last batches, which bounded and live rows still hold."""
+        steps = range(max(0, self.batches.steps - -(-most // self.batches.batch)), self.batches.steps)
+        return beside(self.reader, sites, np.concatenate([self.batches[s] for s in steps])[-most:])
 
     def _sample(self, sites: tuple[Site, ...], most: int) -> Tensor:
         pick = rng.generator(self.recipe.seed, "calibrate").choice(self.first, min(most, len(self.first)), replace=False)
@@ -156,7 +186,8 @@ class Group:
             total = total.merge(Moments.of(self.reader.read(site, part)))
         return total
 
-    def _open(self) -> None:
+    def _open(self) -> bool:
+        """Begin the folder, or read where its checkpoint stands; whether there is one."""
         state = self.folder / "checkpoint" / "state.json"
         if self.team.first:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -167,24 +198,26 @@ class Group:
                 (self.folder / "log.jsonl").unlink(missing_ok=True)
         self.team.everyone.wait()
         if not state.exists():
-            return
+            return False
         with reading(state.parent, f"delete {self.folder} and train again"):
             check_seal(state.parent, way_out=f"delete {self.folder} and train again")
-            self._resume(state)
-
-    def _resume(self, state: Path) -> None:
-        saved = read_json(state)
+            saved = read_json(state)
         if saved["identity"] != self.identity:
             raise ValueError(f"{self.folder} holds a run of another recipe or other rows: choose another folder or delete it")
         self.step, self.failed = saved["step"], saved["failed"]
         for name, why in self.failed.items():
             self._say(name, why)
-        latent = self.team.latent
-        for member in self.members:
-            blocks = [n * latent.size for n in _sizes(member)]
-            member.restore(read(state.parent, member.recipe.name, blocks, latent.rank, latent.size))
         if self.team.first:
             self._trim_log()
+        return True
+
+    def _come(self, *, finished: bool = False) -> None:
+        """Tell the reader which window this step begins in, where that is another; nobody then reads an earlier one."""
+        window = min(self.batches.place(self.step), self.batches.windows - 1)
+        if window != self.window or finished:
+            self.team.everyone.wait()
+            self.reader.come_to(window, first=self.team.first, finished=finished)
+            self.window = window
 
     def _trim_log(self) -> None:
         path = self.folder / "log.jsonl"
@@ -239,6 +272,10 @@ class Group:
         self.save()
         return True
 
+    def come_to_end(self) -> None:
+        """No more rows are needed."""
+        self._come(finished=True)
+
     def _agreed(self, *flags: bool) -> list[bool]:
         """Which flags any process has raised: all then do the same at the same step."""
         if self.team.everyone.size == 1:
@@ -251,6 +288,7 @@ class Group:
 
     def _one_step(self) -> dict[str, StepStats]:
         """One step of every member whose turn it is; one that breaks is left out from then on."""
+        self._come()
         working = [(m, span) for m in self.members if m.recipe.name not in self.failed and (span := self._turn(m))]
         rows = self.batches.batch // self.team.data.size
         index = self.batches[self.step][rows * self.team.data.rank :][:rows]
@@ -311,10 +349,10 @@ class Group:
         out = []
         for member in (m for m in self.members if m.recipe.name not in self.failed):
             reads = member.recipe.reads
-            x = self._sample(reads, SAMPLE)
+            x = self._last(reads, SAMPLE if calibration is None else PROBES)
             try:
                 before = calibrate(member, x if calibration is None else torch.cat([calibration[s] for s in reads], 1))
-                dictionary, probe = export(member, self.model, x[:64].clone())
+                dictionary, probe = export(member, self.model, x[:PROBES].clone())
             except (ValueError, RuntimeError) as error:  # the others are still worth having
                 self.failed[member.recipe.name] = f"could not be finished, {error}"
                 continue
@@ -360,6 +398,7 @@ def train_group(
         progress(group.step * group.batches.batch, group.step * group.batches.batch, f"health: {sentence}")
     trained = group.finish(calibration() if calibration else None)
     group.save()  # with what failed at the end
+    group.come_to_end()
     if not trained:
         raise RuntimeError("every member failed: " + "; ".join(f"{n}: {why}" for n, why in group.failed.items()))
     return trained

@@ -93,12 +93,13 @@ def plan(recipe: RunRecipe, shape: Shape, machine: Machine) -> Plan:
     rows = tokens * ROWS_A_TOKEN
     sites = run.sites()
     row = sum(CODECS[recipe.codec].bytes_per_row(shape.width(s)) for s in sites) + ROW_IDS + 4 * len(sites)
-    held = rows * sum(4 * shape.width(s) for s in sites) <= recipe.live_memory
-    times = run.epochs if recipe.store == "live" and not held else 1.0
+    held = rows * (sum(4 * shape.width(s) for s in sites) if recipe.store == "live" else row) <= recipe.row_bytes
+    times = 1.0 if recipe.store == "spool" or held else run.epochs
     work = tokens * times * shape.flops(recipe.context, 1 + max(s.layer for s in sites))
-    stored = 0.0 if recipe.store == "live" else rows * row
+    written = 0.0 if recipe.store == "live" else rows * times * row
+    stored = min(written, recipe.row_bytes) if recipe.store == "bounded" else written
     harvest = Stage(
-        "harvest", tokens * times, "tokens", work, 0, stored, _time(machine, "harvest", tokens * times, work, stored)
+        "harvest", tokens * times, "tokens", work, 0, written, _time(machine, "harvest", tokens * times, work, written)
     )
     train = _training(recipe, shape, machine, rows, row)
     stages = (harvest, train, *_judging(recipe, shape, machine))
@@ -127,7 +128,7 @@ def _training(recipe: RunRecipe, shape: Shape, machine: Machine, rows: float, ro
         product = 2.0 * d_in * m.d_sae / (len(m.reads) if isinstance(m.map, Causal) else 1)
         sparse = 8.0 * m.l0_target * (d_in + sum(shape.width(s) for s in m.writes)) / 2
         flops += share * (product + sparse)
-    read = seen * row if recipe.store == "spool" else 0.0
+    read = 0.0 if recipe.store == "live" else seen * row
     seconds = _time(machine, "training", seen, seen * flops, read) + recipe.calibration_tokens * (
         machine.seconds("harvest") or 0
     )
@@ -146,7 +147,7 @@ def _judging(recipe: RunRecipe, shape: Shape, machine: Machine) -> tuple[Stage, 
     latents = sum(m.d_sae for m in recipe.training.members)
     tokens = min(recipe.index_tokens, recipe.tokens)
     swept = tokens * len(recipe.training.members) * (machine.seconds("encode") or 0)
-    if recipe.store == "live":
+    if recipe.store != "spool":
         swept += tokens * (machine.seconds("harvest") or 0)
     index = Stage("index", latents, "latents", seconds=swept + latents * (machine.seconds("index latent") or 0))
     return evaluation, index

@@ -1,0 +1,139 @@
+"""A spool of bounded size: harvesters write ahead of training, which takes away what it has passed.
+
+    manifest.json   of the harvest, with "bounded": bytes that rows may take
+    reading.json    window: the one that training is in, counted over all epochs; finished: it needs no more
+    runs/           those of that window and of the next: together at most the bound
+
+Two windows fit the bound, so nothing has to be counted: a harvester writes the runs of these two that are missing, and waits
+while none is. Training asks for a run that is not there yet: it waits where a harvester holds it, and makes it itself where
+nobody does. So training alone also ends, and goes on after a crash wherever it stood; a run is a pure function of its number.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diascope import rng
+from diascope.activations import WINDOW, Batches, RowReader, RowWriter
+from diascope.activations.batches import opened_by
+from diascope.activations.reader import row_bytes
+from diascope.activations.writer import run_folder
+from diascope.harvest.worker import WAIT, Harvest, checked_run, layout_of, manifest_of
+from diascope.models import Model
+from diascope.storage.vault import Vault
+from diascope.tokens import Sequences
+
+READING = "reading.json"
+
+
+class BoundedReader(RowReader):
+    """The interface of RowReader over runs that come and go. `seed` is training's, which orders the windows."""
+
+    def __init__(
+        self,
+        model: Model,
+        sequences: Sequences,
+        plan: Harvest,
+        folder: str | Path,
+        *,
+        disk: float = 4e9,
+        seed: int = 0,
+        cache: Path | None = None,
+    ) -> None:
+        """`disk` bytes bound what lies in `folder`, which may be s3://BUCKET/PREFIX (what is fetched takes as much again).
+
+        Raises ValueError where two runs do not fit, or where `folder` holds rows of another harvest.
+        """
+        self.model, self.sequences, self.plan, self.seed = model, sequences, plan, seed
+        manifest = manifest_of(model, sequences, plan) | {"bounded": disk}
+        layout, row = layout_of(model, sequences, plan), row_bytes(manifest)
+        if disk < 2 * row * (largest := int(layout.counts.max())):
+            raise ValueError(
+                f"two runs of {largest:,} rows take {2 * largest * row / 1e9:.2g} GB, more than the {disk / 1e9:.2g} GB given to rows: "
+                "give more (--row-bytes)"
+            )
+        self._writer = RowWriter(folder, manifest)
+        self._there: set[int] = set()
+        super().__init__(folder, window=int(min(WINDOW, disk / row / 2)), cache=cache, cache_bytes=disk)
+        self.layout, self.usable, self.done = layout, None, []
+
+    def _open_runs(self, cache_bytes: float) -> None:
+        self._runs = [run_folder(r) for r in range(-(-len(self.sequences) // self.plan.run_sequences))]
+
+    def batches(self, batch: int, epochs: float) -> Batches:
+        """The stream that training reads."""
+        return Batches(self.layout, batch, epochs, self.seed, window=self.window)
+
+    def norms(self, site: Any) -> None:
+        """Not known before the rows are made."""
+        return None
+
+    def documents(self, index: np.ndarray) -> np.ndarray:
+        """The document of each row [len(index)]."""
+        return self.sequences.document[self.sequences.rows(self.model)][index]
+
+    def wanted(self, window: int) -> list[int]:
+        """The runs of a window of the stream and of the next, in the order in which they are needed."""
+        both = [opened_by(self.layout, self.window, self.seed, w) for w in (window, window + 1)]
+        return list(dict.fromkeys(np.concatenate(both).tolist()))
+
+    def come_to(self, window: int, *, first: bool = True, finished: bool = False) -> None:
+        """Let go of the runs that neither this window nor the next holds; the `first` process deletes them."""
+        wanted = set(self.wanted(window))
+        for r in self._there - wanted:
+            self._forget(self._runs[r])
+        self._checked = {p for p in self._checked if int(p.parent.name) in wanted}
+        self._there &= wanted
+        if first:
+            self.vault.write(READING, {"window": window, "finished": finished})
+            for r in {int(n) for n in self.vault.names("runs")} - wanted:
+                self.vault.delete(run_folder(r))
+
+    def _path(self, r: int, name: str) -> Path:
+        while r not in self._there:
+            if self.make(r):
+                self._there.add(r)
+            else:
+                time.sleep(WAIT)
+        return super()._path(r, name)
+
+    def make(self, r: int) -> bool:
+        """See that run `r` is there, making it if nobody else is at it; whether it is."""
+        if self._writer.has(r):
+            return True
+        with self.vault.claim(run_folder(r)) as mine:
+            if mine and not self._writer.has(r):
+                self._writer.write(r, *checked_run(self.model, self.sequences, self.plan, r))
+            return mine
+
+
+def feed(reader: BoundedReader, batches: Batches, *, progress: Callable[[int, int, str], None] = lambda *_: None) -> None:
+    """Keep the spool of `reader` full for a training that reads `batches`, until that has come to its last window.
+
+    Any number of processes may do so. `progress(runs, runs, note)` is of the whole stream.
+    """
+    each = [len(opened_by(reader.layout, reader.window, reader.seed, w)) for w in range(batches.windows)]
+    while not (state := position(reader.vault))["finished"]:
+        now = min(state["window"], batches.windows - 1)
+        wanted = reader.wanted(now) if now + 1 < batches.windows else reader.wanted(now)[: each[now]]
+        left = [r for r in wanted if not reader.vault.has(run_folder(r))]
+        done = sum(each[:now]) + len(wanted) - len(left)
+        progress(min(done, sum(each)), sum(each), "" if left else "the spool is full: waiting for training")
+        if not reader.vault.local and left:  # nobody can claim a run there, so each begins somewhere else
+            turn = rng.key(os.getpid(), socket.gethostname()) % len(left)
+            left = left[turn:] + left[:turn]
+        if not any(reader.make(r) for r in left):
+            time.sleep(WAIT)
+    progress(sum(each), sum(each), "")
+
+
+def position(vault: Vault) -> dict[str, Any]:
+    """reading.json; the first window before training has begun."""
+    return vault.read(READING) or {"window": 0, "finished": False}

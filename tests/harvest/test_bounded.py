@@ -1,0 +1,159 @@
+"""A bounded spool: the same dictionary as from a whole one, never more on disk than was given, whoever harvests."""
+
+import os
+import signal
+import threading
+
+import numpy as np
+import pytest
+
+from diascope.activations import RowReader
+from diascope.activations.reader import row_bytes
+from diascope.dictionaries import BatchTopK
+from diascope.harvest import BoundedReader, Harvest, feed, harvest
+from diascope.harvest.bounded import position
+from diascope.models.toy import toy_model
+from diascope.recipes.recipe import RunRecipe
+from diascope.recipes.verify import artefacts, check_files
+from diascope.tokens import pack
+from diascope.tokens.corpora import Document
+from diascope.training import MemberRecipe, TrainingRecipe, train_group
+
+SITES = ("L0.resid_post", "L1.mlp_out")
+PLAN = Harvest(SITES, run_sequences=2, codec="float32")
+MEMBERS = (
+    MemberRecipe("sae", SITES[0], SITES[0], d_sae=32, activation=BatchTopK(4), matryoshka=None, l0_target=4.0, ends=0.8),
+    MemberRecipe(
+        "late", SITES[0], SITES[0], d_sae=32, activation=BatchTopK(4), matryoshka=None, l0_target=4.0, begins=0.6,
+        start=("member:sae",),
+    ),
+    MemberRecipe("transcoder", *SITES, d_sae=32, activation=BatchTopK(4), matryoshka=None, l0_target=4.0),
+)  # fmt: skip
+RECIPE = TrainingRecipe(MEMBERS, epochs=1.7, batch=64, lr_warmup=2, l0_warmup=3)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return toy_model()
+
+
+@pytest.fixture(scope="module")
+def sequences(model):
+    draw = np.random.default_rng(0)
+    words = ["the", "a", "cat", "sat", "on", "mat", "and", "ran"]
+    documents = [Document(f"d{i}", " ".join(draw.choice(words, draw.integers(6, 30)))) for i in range(90)]
+    return pack(model, documents, context=64, max_tokens=2048)
+
+
+@pytest.fixture(scope="module")
+def bound(model, sequences, tmp_path_factory):
+    """Bytes of a little over six of the sixteen runs: three a window."""
+    reader = harvest(model, sequences, PLAN, tmp_path_factory.mktemp("whole") / "spool")
+    assert len(reader.layout.counts) == 16
+    return 6.2 * int(reader.layout.counts.max()) * row_bytes(reader.manifest)
+
+
+@pytest.fixture(scope="module")
+def expected(model, sequences, bound, tmp_path_factory):
+    """Dictionaries trained on a whole spool with the bounded one's window."""
+    place = tmp_path_factory.mktemp("expected")
+    window = BoundedReader(model, sequences, PLAN, place / "bounded", disk=bound).window
+    whole = RowReader(harvest(model, sequences, PLAN, place / "spool").folder, window=window)
+    return train_group(RECIPE, whole, place / "training", model="toy")
+
+
+def trained(reader, folder, progress=lambda done, total, note: None):
+    return train_group(RECIPE, reader, folder, model="toy", progress=progress)
+
+
+def same(a, b):
+    for ours, theirs in zip(a, b, strict=True):
+        there = theirs.dictionary.tensors()
+        assert all((tensor == there[name]).all() for name, tensor in ours.dictionary.tensors().items())
+        assert all((tensor == theirs.probe[name]).all() for name, tensor in ours.probe.items() if name != "x")
+    return True
+
+
+def runs(folder):
+    return sorted(p.name for p in (folder / "runs").glob("[!.]*"))
+
+
+def test_training_alone_makes_what_it_reads_and_takes_away_what_it_passed(model, sequences, bound, expected, tmp_path):
+    reader, there = BoundedReader(model, sequences, PLAN, tmp_path / "spool", disk=bound), []
+    largest = int(reader.layout.counts.max()) * row_bytes(reader.manifest)
+    found = trained(reader, tmp_path / "training", lambda *_: there.append(len(runs(tmp_path / "spool"))))
+    assert max(there) * largest <= bound and len(set(there)) > 1
+    assert [t.recipe.name for t in found] == ["sae", "late", "transcoder"] and same(found, expected)
+    assert position(reader.vault)["finished"]
+
+
+def test_harvesters_go_ahead_and_wait(model, sequences, bound, expected, tmp_path):
+    said, spool = [], tmp_path / "spool"
+
+    def work(own):
+        reader = BoundedReader(own, sequences, PLAN, spool, disk=bound)
+        feed(reader, reader.batches(64, 1.7), progress=lambda done, total, note: said.append((done, total, note)))
+
+    harvesters = [threading.Thread(target=work, args=(toy_model(),)) for _ in range(2)]
+    for h in harvesters:
+        h.start()
+    while not any("full" in note for _, _, note in list(said)):  # both windows are there before training begins
+        harvesters[0].join(0.05)
+    reader = BoundedReader(model, sequences, PLAN, spool, disk=bound)
+    assert [int(r) for r in runs(spool)] == sorted(reader.wanted(0))
+    found = trained(reader, tmp_path / "training")
+    for h in harvesters:
+        h.join(60)
+        assert not h.is_alive()
+    assert same(found, expected) and said[-1][0] == said[-1][1]
+
+
+def test_a_crash_costs_no_rows(model, sequences, bound, expected, tmp_path):
+    """Training dies behind its checkpoint, with a later window's runs on disk: it makes again what it took away."""
+
+    class Crash(BaseException):
+        pass
+
+    def crash(done, total, note):
+        if done >= 0.7 * total:
+            raise Crash
+
+    def stop(done, total, note):
+        if done >= 0.35 * total:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    spool = tmp_path / "spool"
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(BoundedReader(model, sequences, PLAN, spool, disk=bound), tmp_path / "training", stop)
+    with pytest.raises(Crash):
+        trained(BoundedReader(model, sequences, PLAN, spool, disk=bound), tmp_path / "training", crash)
+    found = trained(BoundedReader(model, sequences, PLAN, spool, disk=bound), tmp_path / "training")
+    assert same(found, expected)
+
+
+def test_a_straggler_is_taken_away_and_what_is_there_can_be_verified(model, sequences, bound, tmp_path):
+    reader = BoundedReader(model, sequences, PLAN, tmp_path, disk=bound)
+    late = next(r for r in range(16) if r not in reader.wanted(3))
+    assert reader.make(late) and runs(tmp_path) == [f"{late:06d}"]
+    reader.come_to(3)
+    assert runs(tmp_path) == []
+    first = reader.wanted(3)[0]
+    reader.make(first)
+    assert artefacts(tmp_path) == [("spool", tmp_path)]
+    assert check_files("spool", tmp_path).startswith("1 runs are there just now")
+    with pytest.raises(ValueError, match="come and go"):
+        RowReader(tmp_path)
+    file = tmp_path / f"runs/{first:06d}/L0.resid_post.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"\x7f")
+    with pytest.raises(ValueError, match=r"L0.resid_post.safetensors"):
+        check_files("spool", tmp_path)
+
+
+def test_what_cannot_work_is_refused(model, sequences, bound, tmp_path):
+    with pytest.raises(ValueError, match=r"two runs of .* rows take .* GB, more than"):
+        BoundedReader(model, sequences, PLAN, tmp_path, disk=bound / 6)
+    with pytest.raises(ValueError, match="stored beforehand"):
+        RunRecipe(RECIPE, store="bounded", not_finite="leave out")
+    with pytest.raises(ValueError, match="spool, bounded, live"):
+        RunRecipe(RECIPE, store="s3")
