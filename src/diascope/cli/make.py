@@ -89,6 +89,8 @@ class Train:
     axes: str = ""
     """Under torchrun, what its processes do: dict=2 gives them different members, latent=2 shares out one's latents; the rest go over
     the rows of a batch (data)."""
+    shard_model: bool = False
+    """Under torchrun, spread the language model's weights over the processes, where it does not fit one (FSDP2)."""
     until: Literal["harvest", "training", "evaluation", "index"] = "index"
     """Last stage. Several processes may run `--until harvest` in one workspace: they share the work."""
     examples: int = 0
@@ -117,7 +119,9 @@ class Train:
         )  # fmt: skip
         if self.store == "live" and self.until == "harvest":
             raise ValueError("--store live stores nothing, so there is no harvest to stop after: leave --until or --store out")
-        carry_out(recipe, self.workspace, self.track, until=self.until, axes=self.axes, spool=self.spool)
+        carry_out(
+            recipe, self.workspace, self.track, until=self.until, axes=self.axes, spool=self.spool, shard_model=self.shard_model
+        )
 
 
 @dataclass

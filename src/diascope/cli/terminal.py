@@ -51,6 +51,7 @@ def carry_out(
     until: str = "index",
     axes: str = "",
     spool: str = "",
+    shard_model: bool = False,
 ) -> None:
     """Run the stages up to `until` with their progress, and print what came out."""
     from diascope.distributed import joined
@@ -59,7 +60,7 @@ def carry_out(
 
     team = joined(axes)
     with Bars(out if team.first else Console(quiet=True)) as bars:
-        run = Run(recipe, workspace, bars.stage, track, model=model, team=team, spool=spool)  # type: ignore[arg-type]
+        run = Run(recipe, workspace, bars.stage, track, model=model, team=team, spool=spool, shard_model=shard_model)  # type: ignore[arg-type]
         run.carry_out(until)
     if not team.first:
         return

@@ -10,6 +10,7 @@ from datetime import timedelta
 from itertools import product
 from math import prod
 
+import torch
 import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
@@ -54,9 +55,10 @@ def _start(world: int) -> None:
     store, rank, _ = next(rendezvous("env://"))
     # a restarted group must not meet the addresses of the one that died
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    # gloo, also where there are GPUs: members are trained on processors, and what they exchange lies there
+    # members are trained on processors, and what they exchange lies there; of a model that is sharded over GPUs, blocks go by nccl
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(
-        "gloo", store=PrefixStore(f"attempt-{attempt}", store), rank=rank, world_size=world, timeout=PATIENCE
+        backend, store=PrefixStore(f"attempt-{attempt}", store), rank=rank, world_size=world, timeout=PATIENCE
     )
 
 

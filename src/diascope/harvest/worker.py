@@ -106,36 +106,46 @@ def harvest(
 
     `progress(done, total)` is called in tokens. Raises ValueError for a site that the model lacks.
     """
+    first = model.together.rank == 0  # of the processes that share the model, it claims and writes
     writer = RowWriter(folder, manifest_of(model, sequences, plan))
     total, context = sequences.tokens.size, sequences.tokens.shape[1]
     left = list(range(-(-len(sequences) // plan.run_sequences)))
     if (
         not writer.vault.local
     ):  # nobody can claim a run there, so each begins somewhere else, and passes over what it finds done
-        first = rng.key(os.getpid(), socket.gethostname()) % max(len(left), 1)
-        left = left[first:] + left[:first]
+        begin = model.together.objects(rng.key(os.getpid(), socket.gethostname()) % max(len(left), 1))[0]
+        left = left[begin:] + left[:begin]
     # one run is written while the next is computed; whatever is claimed when something breaks is given up
     with ExitStack() as claims, ThreadPoolExecutor(1, "diascope-spool") as disk:
         while left:
             passed, writing = [], None
             for run in left:
-                which, claim = plan.run(run, sequences), claims.enter_context(ExitStack())
-                if not claim.enter_context(writer.vault.claim(run_folder(run))):
-                    passed.append(run)  # another harvester has it
+                claim = claims.enter_context(ExitStack())
+                state = model.together.objects(_claimed(writer, run, claim) if first else "")[0]
+                if state == "another's":
+                    passed.append(run)
                     continue
-                if writer.has(run):
-                    claim.close()
-                else:
+                if state == "ours":
                     rows, facts = checked_run(model, sequences, plan, run, lambda sequence: progress(sequence * context, total))
                     _finish(writing)
-                    writing = disk.submit(writer.write, run, rows, facts), claim
+                    writing = (disk.submit(writer.write, run, rows, facts), claim) if first else None
                     del rows
-                progress(which.stop * context, total)
+                progress(plan.run(run, sequences).stop * context, total)
             _finish(writing)
-            left = [run for run in passed if not writer.has(run)]
+            left = model.together.objects([run for run in passed if not writer.has(run)])[0]
             if left:
                 time.sleep(WAIT)
     return RowReader(folder)
+
+
+def _claimed(writer: RowWriter, run: int, claim: ExitStack) -> str:
+    """Whose a run is: "another's", "done", or "ours" as long as `claim` is open."""
+    if not claim.enter_context(writer.vault.claim(run_folder(run))):
+        return "another's"
+    if writer.has(run):
+        claim.close()
+        return "done"
+    return "ours"
 
 
 def _finish(writing: tuple[Future[None], ExitStack] | None) -> None:
@@ -159,25 +169,21 @@ def run_rows(
 ) -> Rows:
     """The rows of the sequences `which`, in the order of the text; `progress(sequences done)`."""
     vectors: dict[Site, list[torch.Tensor]] = {s: [] for s in plan.parsed}
-    ids: dict[str, list[np.ndarray]] = {"token": [], "document": [], "position": [], "next_token": []}
-    for start in range(which.start, which.stop, plan.batch_sequences):
-        here = slice(start, min(start + plan.batch_sequences, which.stop))
-        part = sequences.part(here.start, here.stop)
+    starts, axis = range(which.start, which.stop, plan.batch_sequences), model.together
+    for turn in range(
+        0, len(starts), axis.size
+    ):  # the processes that share a model make a batch each; where none is left, the last again
+        mine = turn + axis.rank
+        start = starts[min(mine, len(starts) - 1)]
+        part = sequences.part(start, min(start + plan.batch_sequences, which.stop))
         seen = model.capture(
             torch.from_numpy(part.tokens).long(), plan.parsed, positions=torch.from_numpy(part.positions).long()
         )
-        kept = part.rows(model)
-        keep = torch.from_numpy(kept)
+        keep = torch.from_numpy(part.rows(model) if mine < len(starts) else np.zeros(part.tokens.shape, bool))
         for site, found in vectors.items():
-            found.append(seen[site][keep.to(seen[site].device)].cpu())
-        of_tokens = {
-            "token": part.tokens,
-            "document": part.document,
-            "position": part.positions,
-            "next_token": part.following(),
-        }
-        for name, found in ids.items():
-            found.append(of_tokens[name][kept])
-        progress(here.stop)
-    joined = {name: torch.from_numpy(np.concatenate(parts)) for name, parts in ids.items()}
-    return Rows({s: torch.cat(v) for s, v in vectors.items()}, **joined)
+            found += axis.gathered(seen[site][keep.to(seen[site].device)].cpu())
+        progress(min(starts[turn] + axis.size * plan.batch_sequences, which.stop))
+    text = sequences.part(which.start, which.stop)
+    kept = text.rows(model)
+    ids = {"token": text.tokens, "document": text.document, "position": text.positions, "next_token": text.following()}
+    return Rows({s: torch.cat(v) for s, v in vectors.items()}, **{n: torch.from_numpy(x[kept]) for n, x in ids.items()})

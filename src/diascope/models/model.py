@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from diascope.distributed import Axis
 from diascope.edits import Edit, Edits, flat
 from diascope.models.chat import chat_text
 from diascope.models.generation import continuations
@@ -54,6 +55,7 @@ class Model:
         self.parts: Parts = find_parts(module)
         self.special_ids = frozenset(tokenizer.all_special_ids) if tokenizer is not None else frozenset()
         self.companions: dict[str, Model] = {}
+        self.together = Axis()  # the processes that share its weights (sharded.py)
         self._edits: list[Edit] = []
 
     def beside(self, others: Mapping[str, Model]) -> Model:

@@ -44,6 +44,7 @@ from diascope.latents.logits import direct_logits, has_direct_logits
 from diascope.latents.release import NAME as EXAMPLES
 from diascope.latents.release import write_examples
 from diascope.models import Model, load_model
+from diascope.models.sharded import sharded
 from diascope.recipes.recipe import RunRecipe, differences
 from diascope.recipes.texts import Texts
 from diascope.recipes.track import check_tracker, tracker
@@ -76,11 +77,16 @@ class Run:
         model: Model | None = None,
         team: Team = ALONE,
         spool: str = "",
+        shard_model: bool = False,
     ) -> None:
         """`model` is the recipe's, where it is open already; `spool` is where rows are stored (a folder, or s3://BUCKET/PREFIX), the
         workspace's own where it is empty. In a team (distributed.joined) all share harvest and training; the
-        first does what comes after."""
-        self.track, self.team = track, team
+        first does what comes after. With `shard_model` the model's weights are spread over the team (models/sharded.py)."""
+        self.track, self.team, self.shard_model = track, team, shard_model and team.everyone.size > 1
+        if self.shard_model and recipe.store != "spool":
+            raise ValueError(
+                f"processes that share a model harvest together, before training: store {recipe.store} is not possible"
+            )
         self.recipe, self.workspace, self.stage = recipe, Path(workspace), stage
         if track:
             check_tracker(track)
@@ -109,6 +115,8 @@ class Run:
             self._model = opened_model(r.model, r.dtype, self.stage)
             if r.companions:
                 self._model = self._model.beside({n: opened_model(m, r.dtype, self.stage) for n, m in r.companions})
+        if self.shard_model and self._model.together.size == 1:
+            self._model = sharded(self._model, self.team.everyone)
         return self._model
 
     @contextmanager
@@ -182,11 +190,9 @@ class Run:
             self.harvest() if self.recipe.store == "spool" else self.feed()
         elif not self.finished:
             self.train()
-            if not self.team.first:
-                return
-            if last >= STAGES.index("evaluation"):
+            if last >= STAGES.index("evaluation") and (self.team.first or self.shard_model):
                 self.evaluate()
-            if last >= STAGES.index("index"):
+            if last >= STAGES.index("index") and self.team.first:
                 self.index()
 
     def harvest(self) -> RowReader:
@@ -236,6 +242,10 @@ class Run:
             return {n: load_dictionary(self.folder(n)) for n in self.names}
         reader = self.source()
         progress = self.stage("train", "rows")
+        calibration = self.calibration_rows
+        if self.shard_model:  # which all make together, though only the first sets thresholds
+            rows = calibration()
+            calibration = lambda: rows  # noqa: E731
         with held(self.workspace) if self.team.first else nullcontext():
             with self._timed("training", len(reader) * self.recipe.training.epochs, "rows"):
                 send = (
@@ -248,7 +258,7 @@ class Run:
                     reader,
                     self.workspace / "training",
                     model=self.recipe.model,
-                    calibration=self.calibration_rows,
+                    calibration=calibration,
                     observe=send,
                     progress=progress,
                     team=self.team,
@@ -276,12 +286,14 @@ class Run:
 
     def evaluate(self) -> dict[str, Evaluation] | None:
         """Evaluate beside the controls and write the cards; None when the cards are there already."""
+        together = self.model.together if self.shard_model else ALONE.everyone
+        together.wait()  # the dictionaries are written
         dictionaries = {n: load_dictionary(self.folder(n)) for n in self.names}
-        if all("metrics" in d.card for d in dictionaries.values()):
+        if together.objects(all("metrics" in d.card for d in dictionaries.values()))[0]:
             return None
-        with held(self.workspace):
+        with held(self.workspace) if self.team.first else nullcontext():
             results = self.judge(dictionaries)
-            for name, result in results.items():
+            for name, result in results.items() if self.team.first else ():
                 write_card(self.folder(name), result.card())
         return results
 
