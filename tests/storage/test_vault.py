@@ -166,3 +166,16 @@ def test_a_harvest_into_a_store_trains_like_one_into_a_folder(bucket, tmp_path):
 def test_bad_places_are_one_sentence(monkeypatch):
     with pytest.raises(ValueError, match="cannot be opened"):
         vault("nothing://x/y")
+
+
+def test_a_deleted_folder_is_gone_and_may_come_again(bucket, tmp_path):
+    for place in (bucket, tmp_path / "folder"):
+        for _ in range(2):
+            writer = RowWriter(place, MANIFEST)
+            writer.write(0, rows(0))
+            writer.write(1, rows(1))
+            door = vault(place)
+            door.delete("runs/000000")
+            assert door.names("runs") == ["000001"] and not door.has("runs/000000") and door.has("runs/000001")
+            door.delete("runs/000000")  # of two that delete, the second finds nothing
+            door.delete("runs/000001")
