@@ -234,3 +234,28 @@ def inspection_table(facts: Mapping[str, str], shapes: Mapping[str, tuple[int, .
     for name, verdict in formats.items():
         targets.add_row(name, Text(verdict), style="dim" if verdict.startswith("no:") else "")
     return Group(about, Text(), targets)
+
+
+def contrast_tables(found: Any, a: str, b: str, spelled: Mapping[int, str], top: int) -> list[Any]:
+    """The latents that tell two groups apart, and the words that do, the strongest first (latents.contrast)."""
+    tables = []
+    for title, ranked in (("latents", found.latents), ("words", found.words)):
+        table = Table(title=Text(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
+        table.add_column("latent" if ranked is found.latents else "word", justify="right", no_wrap=True)
+        for label in ("AUROC", f"in {a}", f"in {b}", "q"):
+            table.add_column(Text(label[:24]), justify="right", no_wrap=True)
+        for i in range(min(top, len(ranked.feature))):
+            name = str(ranked.feature[i])
+            if ranked is found.words:
+                name = repr(spelled.get(int(ranked.feature[i]), "?"))
+            shown = (f"{ranked.auroc[i]:.3f}", f"{ranked.rate_a[i]:.1%}", f"{ranked.rate_b[i]:.1%}", f"{ranked.q[i]:.2g}")
+            table.add_row(Text(name), *shown, style="" if ranked.q[i] < 0.05 else "dim")
+        found_out = int((ranked.q < 0.05).sum())
+        best = "too few documents" if math.isnan(ranked.held_out) else f"{ranked.held_out:.3f}"
+        note = f"{found_out:,} of {len(ranked.feature):,} tested have q < 0.05; the best one's AUROC where it was not chosen: {best}"
+        tables += [table, Text(note, style="dim"), Text()]
+    note = (
+        f"{found.n_a:,} documents {a}, {found.n_b:,} {b}. AUROC above 0.5: larger in {a}. Largest activation in a document, count of a "
+        "word; Mann-Whitney with ties, q by Benjamini and Hochberg; in: share of documents in which it occurs."
+    )
+    return [*tables, Text(note, style="dim")]

@@ -8,10 +8,10 @@ y_hat = d.decode(latents, x)                # d(x) does both
 from diascope.dictionaries.activations import BatchTopK, Gated, JumpReLU, Matryoshka, ReLU, SampledMatryoshka, TopK
 from diascope.dictionaries.artefact import load_dictionary, save_dictionary
 from diascope.dictionaries.calibration import with_l0
-from diascope.dictionaries.dictionary import Dictionary, DictionaryConfig
+from diascope.dictionaries.dictionary import Dictionary, DictionaryConfig, weights_hash
 from diascope.dictionaries.site_maps import Causal, Joint, OneToOne
 
 __all__ = [
     "BatchTopK", "Causal", "Dictionary", "DictionaryConfig", "Gated", "Joint", "JumpReLU", "Matryoshka", "OneToOne", "ReLU",
-    "SampledMatryoshka", "TopK", "load_dictionary", "save_dictionary", "with_l0",
+    "SampledMatryoshka", "TopK", "load_dictionary", "save_dictionary", "weights_hash", "with_l0",
 ]  # fmt: skip

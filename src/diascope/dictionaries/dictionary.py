@@ -11,7 +11,8 @@ Inputs are raw activations: whatever normalisation training used has been folded
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -346,3 +347,13 @@ def _only(things: tuple[Any, ...], does: str) -> Any:
 
 def _beside(parts: list[Tensor]) -> Tensor:
     return parts[0].float() if len(parts) == 1 else torch.cat([p.float() for p in parts], -1)
+
+
+def weights_hash(dictionaries: Sequence[Dictionary]) -> str:
+    """Hash of all tensors, for an identity: a folder's name does not say what is in it."""
+    digest = hashlib.sha256()
+    for d in dictionaries:
+        for name, tensor in sorted(d.tensors().items()):
+            digest.update(name.encode() + str(tuple(tensor.shape)).encode())
+            digest.update(tensor.detach().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -30,7 +30,7 @@ from diascope import rng
 from diascope.activations import Batches, RowReader, Source, beside
 from diascope.activations.batches import opened_by
 from diascope.config import config_hash, to_data
-from diascope.dictionaries import Dictionary, load_dictionary, save_dictionary
+from diascope.dictionaries import Dictionary, load_dictionary, save_dictionary, weights_hash
 from diascope.dictionaries.artefact import write_card
 from diascope.dictionaries.formats import FORMATS
 from diascope.dictionaries.formats.gemma_scope_2 import folder_name
@@ -53,7 +53,7 @@ from diascope.storage.files import read_json, reading, write_json
 from diascope.storage.lock import held
 from diascope.training import Trained, train_group
 from diascope.training.rules import RULES
-from diascope.training.start import opened, weights_hash
+from diascope.training.start import opened
 
 STAGES = ("harvest", "training", "evaluation", "index")
 Stage = Callable[[str, str], Callable[..., None]]  # (title, unit) -> progress(done, total, note)

@@ -20,6 +20,7 @@ from typing import Any
 from diascope.storage import PackageFile, cache_dir, fetch
 from diascope.storage.files import commit_file
 from diascope.tokens import brown, wikitext
+from diascope.tokens.rows import stream_rows
 
 
 @dataclass(frozen=True)
@@ -136,47 +137,23 @@ def open_corpus(name: str, *, field: str = "text") -> Corpus:
         documents = tuple(d for part in parts for d in part.documents)
         return Corpus(name, documents, "; ".join(p.licence for p in parts), "; ".join(p.source for p in parts))
     if name.startswith("hf:"):
-        return Corpus(name, tuple(_hub(name[3:], field)), "see the data set's card", name)
+        documents = tuple(_row(f"{name[3:]}#{i}", row, field, where) for i, where, row in stream_rows(name))
+        return Corpus(name, documents, "see the data set's card", name)
     path = Path(name)
     if not name or not path.is_file():
         raise ValueError(f"there is no text file {name!r} (packaged corpora: {', '.join(PACKAGED)})")
-    readers = {".jsonl": _jsonl, ".parquet": _parquet}
-    documents = tuple(readers.get(path.suffix, _text)(path, field))
+    if path.suffix in (".jsonl", ".parquet"):
+        documents = tuple(_row(f"{path.name}#{i}", row, field, where) for i, where, row in stream_rows(name))
+    else:
+        documents = tuple(_text(path))
     if not documents:
         raise ValueError(f"{name} holds no text")
     return Corpus(path.name, documents, "the user's own", str(path.name))
 
 
-def _text(path: Path, field: str) -> Iterator[Document]:
+def _text(path: Path) -> Iterator[Document]:
     blocks = _decoded(path).split("\n\n")
     yield from (Document(f"{path.name}#{i}", block.strip()) for i, block in enumerate(blocks) if block.strip())
-
-
-def _jsonl(path: Path, field: str) -> Iterator[Document]:
-    for i, line in enumerate(_decoded(path).split("\n")):
-        if line.strip():
-            try:
-                yield _row(f"{path.name}#{i}", json.loads(line), field, f"{path}, line {i + 1}")
-            except (json.JSONDecodeError, RecursionError) as error:
-                raise ValueError(f"{path}, line {i + 1} is not JSON: {error}") from error
-
-
-def _parquet(path: Path, field: str) -> Iterator[Document]:
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise ValueError("reading parquet needs pyarrow: pip install 'diascope[datasets]'") from error
-    for i, row in enumerate(parquet.read_table(path).to_pylist()):
-        yield _row(f"{path.name}#{i}", row, field, f"{path}, row {i + 1}")
-
-
-def _hub(name: str, field: str) -> Iterator[Document]:
-    try:
-        import datasets
-    except ImportError as error:
-        raise ValueError(f"reading {name} needs the datasets package: pip install 'diascope[datasets]'") from error
-    for i, row in enumerate(datasets.load_dataset(name, split="train")):
-        yield _row(f"{name}#{i}", row, field, f"{name}, row {i + 1}")
 
 
 def _decoded(path: Path) -> str:

@@ -31,7 +31,7 @@ from torch import Tensor
 from diascope import rng
 from diascope.activations import Batches, Source, beside, certificate
 from diascope.config import canonical, config_hash, to_data
-from diascope.dictionaries import Dictionary
+from diascope.dictionaries import Dictionary, weights_hash
 from diascope.distributed import ALONE, Team
 from diascope.numerics import Moments
 from diascope.sites import Site
@@ -43,7 +43,7 @@ from diascope.training.member import Member, StepStats
 from diascope.training.recipe import MemberRecipe, TrainingRecipe
 from diascope.training.rows import least_squares, rows_in_use, scale, side_by_side
 from diascope.training.shards import dealt, file_name, read, shared, together
-from diascope.training.start import opened, unfold, weights_hash
+from diascope.training.start import opened, unfold
 
 LOG_EVERY = 10  # steps
 SAMPLE = 8192  # rows for starting weights and for calibration

@@ -13,7 +13,6 @@ The L0 aimed at then starts at the one that the start has on a sample, and goes 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import torch
@@ -110,16 +109,6 @@ def distinct(d: Dictionary, count: int, written: Tensor) -> Tensor:
         return torch.arange(count)
     likeness = (candidates / candidates.norm(dim=1, keepdim=True).clamp_min(1e-12)) @ written.t()
     return likeness.amax(1).topk(count, largest=False).indices.sort().values
-
-
-def weights_hash(starts: Sequence[Dictionary]) -> str:
-    """Hash of all tensors, for a run's identity: a folder's name does not say what is in it."""
-    digest = hashlib.sha256()
-    for d in starts:
-        for name, tensor in sorted(d.tensors().items()):
-            digest.update(name.encode() + str(tuple(tensor.shape)).encode())
-            digest.update(tensor.detach().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _place(site: Site) -> tuple[int, str]:

@@ -1,0 +1,106 @@
+"""Verbs for latents as data: encode a dataset, contrast two of its groups."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from diascope.cli.terminal import ends, out
+from diascope.config import within
+from diascope.progress import Bars
+
+
+@dataclass
+class Encode:
+    """Encode a dataset of any size: which latents fire on every document, in sparse parquet files."""
+
+    dictionary: Annotated[str, tyro.conf.Positional]
+    """Folder of any readable format, or another name of it."""
+    data: Annotated[str, tyro.conf.Positional]
+    """A .jsonl, .csv or .parquet file, or hf:<data set>; one document a row."""
+    folder: Annotated[Path, tyro.conf.Positional]
+    """Folder to write; the same command goes on where it stopped."""
+    text: str = "text"
+    """Column of the text."""
+    label: str = "label"
+    """Column of the label, where there is one."""
+    sites: tuple[str, ...] = ()
+    """Where the dictionary reads and writes, for formats that do not say: one site, or IN:OUT."""
+    model: str = "gemma-3-270m"
+    """The model that it was trained on."""
+    context: int = 512
+    """Tokens read of a document; longer ones are cut."""
+    shard: int = 256
+    """Documents committed together."""
+
+    def run(self) -> None:
+        from diascope.dictionaries import load_dictionary
+        from diascope.latents.dataset import encode_dataset
+        from diascope.models import load_model
+        from diascope.tokens import stream_rows
+
+        within("context", self.context, 2, 2**20, "tokens of a document")
+        within("shard", self.shard, 1, 2**20, "documents")
+        rows = stream_rows(self.data)
+        d = load_dictionary(self.dictionary, sites=ends(self.sites))
+        with Bars(out) as bars:
+            say = bars.stage("model", "")
+            model = load_model(self.model, progress=lambda line: say(0, 0, line))
+            say(1, 1, model.name)
+            progress = bars.stage("encode", "documents")
+            data = encode_dataset(
+                model, d, (row for _, _, row in rows), self.folder, text=self.text, label=self.label, context=self.context,
+                shard=self.shard, progress=lambda done: progress(done, done, ""),
+            )  # fmt: skip
+        labels = data.counts()
+        named = ", ".join(f"{name!r} {n:,}" for name, n in list(labels.items())[:8]) + (", ..." if len(labels) > 8 else "")
+        out.print(f"{len(data):,} documents, {int(data.tokens.sum()):,} tokens counted; labels: {named}", markup=False)
+        out.print(f"contrast two of them: diascope contrast {self.folder} A B", style="dim", markup=False)
+
+
+@dataclass
+class Contrast:
+    """Rank the latents that tell two groups of documents apart, beside the words that do."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """What `diascope encode` wrote."""
+    a: Annotated[str, tyro.conf.Positional]
+    """Label of one group."""
+    b: Annotated[str, tyro.conf.Positional]
+    """Label of the other."""
+    top: int = 12
+    """Latents and words shown."""
+    least: int = 5
+    """Documents in which a latent or word must occur to be tested."""
+    json: Path | None = None
+    """Also write all that was tested to this file."""
+
+    def run(self) -> None:
+        from diascope.latents.contrast import contrast
+        from diascope.latents.dataset import LatentData
+        from diascope.storage.files import check_target, write_json
+        from diascope.tables import contrast_tables
+
+        within("top", self.top, 1, 1000)
+        within("least", self.least, 1, 2**31, "documents")
+        if self.json:
+            check_target(self.json)
+        data = LatentData(self.folder)
+        found = contrast(data, self.a, self.b, least=self.least)
+        for table in contrast_tables(found, self.a, self.b, data.spelled(), self.top):
+            out.print(table)
+        if self.json:
+            write_json(self.json, _plain(found))
+
+
+def _plain(found: Any) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    ranked = {
+        side: {k: v.tolist() if hasattr(v, "tolist") else v for k, v in asdict(getattr(found, side)).items()}
+        for side in ("latents", "words")
+    }
+    return {"n_a": found.n_a, "n_b": found.n_b} | ranked
