@@ -76,7 +76,10 @@ def test_a_start_in_other_scales_is_still_the_same_map(reader, tmp_path):
     unfold(other, [first.dictionary], x)
     other.rule.theta = first.dictionary.threshold / _lengths(other, first.dictionary)
     again = fold(other, "toy")
-    assert torch.allclose(again(x), first.dictionary(x), rtol=1e-3, atol=1e-3 * float(x.abs().max()))
+    d = first.dictionary
+    sure = ((d.pre_acts(x) - d.threshold).abs() > 1e-5 * float(x.abs().max())).all(1)  # rounding decides the others
+    assert int((~sure).sum()) < 0.01 * len(x)
+    assert torch.allclose(again(x[sure]), d(x[sure]), rtol=1e-3, atol=1e-3 * float(x.abs().max()))
     assert other.rule.first == pytest.approx(float(first.dictionary.encode(x).counts.float().mean()), rel=1e-6)
 
 
