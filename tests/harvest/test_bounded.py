@@ -7,17 +7,18 @@ import threading
 import numpy as np
 import pytest
 
-from diascope.activations import RowReader
+from diascope.activations import Batches, Layout, RowReader
+from diascope.activations.batches import opened_by, windows
 from diascope.activations.reader import row_bytes
 from diascope.dictionaries import BatchTopK
 from diascope.harvest import BoundedReader, Harvest, feed, harvest
-from diascope.harvest.bounded import position
 from diascope.models.toy import toy_model
 from diascope.recipes.recipe import RunRecipe
 from diascope.recipes.verify import artefacts, check_files
 from diascope.tokens import pack
 from diascope.tokens.corpora import Document
 from diascope.training import MemberRecipe, TrainingRecipe, train_group
+from diascope.training.member import Member
 
 SITES = ("L0.resid_post", "L1.mlp_out")
 PLAN = Harvest(SITES, run_sequences=2, codec="float32")
@@ -84,15 +85,19 @@ def test_training_alone_makes_what_it_reads_and_takes_away_what_it_passed(model,
     found = trained(reader, tmp_path / "training", lambda *_: there.append(len(runs(tmp_path / "spool"))))
     assert max(there) * largest <= bound and len(set(there)) > 1
     assert [t.recipe.name for t in found] == ["sae", "late", "transcoder"] and same(found, expected)
-    assert position(reader.vault)["finished"]
+    assert reader.position()[1] and len(runs(tmp_path / "spool")) * largest <= bound  # also after finishing
 
 
 def test_harvesters_go_ahead_and_wait(model, sequences, bound, expected, tmp_path):
     said, spool = [], tmp_path / "spool"
 
     def work(own):
-        reader = BoundedReader(own, sequences, PLAN, spool, disk=bound)
-        feed(reader, reader.batches(64, 1.7), progress=lambda done, total, note: said.append((done, total, note)))
+        try:
+            reader = BoundedReader(own, sequences, PLAN, spool, disk=bound)
+            feed(reader, reader.batches(64, 1.7), progress=lambda done, total, note: said.append((done, total, note)))
+        except BaseException as error:
+            said.append((0, 0, f"full of {error!r}"))
+            raise
 
     harvesters = [threading.Thread(target=work, args=(toy_model(),)) for _ in range(2)]
     for h in harvesters:
@@ -105,7 +110,8 @@ def test_harvesters_go_ahead_and_wait(model, sequences, bound, expected, tmp_pat
     for h in harvesters:
         h.join(60)
         assert not h.is_alive()
-    assert same(found, expected) and said[-1][0] == said[-1][1]
+    assert same(found, expected) and said[-1][0] == said[-1][1] > 0
+    assert not any("full of" in note for _, _, note in said)
 
 
 def test_a_crash_costs_no_rows(model, sequences, bound, expected, tmp_path):
@@ -148,6 +154,31 @@ def test_a_straggler_is_taken_away_and_what_is_there_can_be_verified(model, sequ
     file.write_bytes(file.read_bytes()[:-1] + b"\x7f")
     with pytest.raises(ValueError, match=r"L0.resid_post.safetensors"):
         check_files("spool", tmp_path)
+
+
+def test_the_stream_counts_its_windows_over_all_epochs():
+    layout = Layout([30, 20, 40, 10, 50, 25, 35], seed=3)
+    batches = Batches(layout, 16, 2.6, 5, window=100)
+    each = len(windows(layout, 100, 5, 0))
+    for step in range(batches.steps):
+        first = batches[step][0]
+        number = batches.place(step)
+        assert layout.runs_of(np.array([first]))[0] in opened_by(layout, 100, 5, number)
+        assert number // each == step * 16 // 210
+    assert batches.windows == 1 + max(batches.place(batches.steps - 1), *(
+        n for n in range(3 * each) if layout.runs_of(batches[batches.steps - 1][-1:])[0] in opened_by(layout, 100, 5, n)
+        and n in (batches.place(batches.steps - 1), batches.place(batches.steps - 1) + 1)
+    ))  # fmt: skip
+
+
+def test_harvesters_end_when_every_member_has_failed(model, sequences, bound, tmp_path, monkeypatch):
+    reader = BoundedReader(model, sequences, PLAN, tmp_path / "spool", disk=bound, training="one")
+    monkeypatch.setattr(Member, "step", lambda *_: (_ for _ in ()).throw(ArithmeticError("broken")))
+    with pytest.raises(RuntimeError, match="every member failed"):
+        trained(reader, tmp_path / "training")
+    assert reader.position()[1]
+    other = BoundedReader(model, sequences, PLAN, tmp_path / "spool", disk=bound, training="two")
+    assert other.position() == (0, False)  # another's end is not its own
 
 
 def test_what_cannot_work_is_refused(model, sequences, bound, tmp_path):

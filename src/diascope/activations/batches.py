@@ -48,6 +48,11 @@ class Batches:
         self.batch = min(batch, self.total)
         self.steps = max(1, int(epochs * self.total / self.batch))
         self._plan: tuple[int, list[np.ndarray], np.ndarray] = (-1, [], np.zeros(1))
+        epoch, here = divmod(self.steps * self.batch - 1, self.total)
+        parts, ends = self._windows(epoch)
+        self.windows = epoch * len(parts) + int(
+            np.searchsorted(ends, here, side="right")
+        )  # of the stream, that are read at all
         self._stream: tuple[tuple[int, int], np.ndarray] = ((-1, -1), np.zeros(0))
 
     def __getitem__(self, step: int) -> np.ndarray:
@@ -67,13 +72,6 @@ class Batches:
         epoch, here = divmod(step * self.batch, self.total)
         parts, ends = self._windows(epoch)
         return epoch * len(parts) + int(np.searchsorted(ends, here, side="right")) - 1
-
-    @property
-    def windows(self) -> int:
-        """Windows of the stream that are read at all."""
-        epoch, here = divmod(self.steps * self.batch - 1, self.total)
-        parts, ends = self._windows(epoch)
-        return epoch * len(parts) + int(np.searchsorted(ends, here, side="right"))
 
     def first(self) -> np.ndarray:
         """All rows of the first window, ascending: on them starting weights and scales are found."""

@@ -106,7 +106,8 @@ class RowWriter:
                 raise ValueError(
                     f"{site} has values that are not finite in {int((~finite).sum())} of {len(x)} rows of run {run}, the first at "
                     f"position {int(rows.position[first])} of document {int(rows.document[first])} (token {int(rows.token[first])}): "
-                    'compute in float32 (dtype="float32" in the recipe), or leave such rows out (--not-finite "leave out")'
+                    'compute in float32 (dtype="float32" in the recipe), or leave such rows out (--not-finite "leave out", with '
+                    "--store spool)"
                 )
             good &= finite
         return None if good.all() else good

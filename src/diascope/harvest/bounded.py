@@ -1,7 +1,7 @@
 """A spool of bounded size: harvesters write ahead of training, which takes away what it has passed.
 
     manifest.json   of the harvest, with "bounded": bytes that rows may take
-    reading.json    window: the one that training is in, counted over all epochs; finished: it needs no more
+    reading.json    window: the one that training is in, counted over all epochs; finished: it needs no more; training: which one
     runs/           those of that window and of the next: together at most the bound
 
 Two windows fit the bound, so nothing has to be counted: a harvester writes the runs of these two that are missing, and waits
@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,14 @@ import numpy as np
 
 from diascope import rng
 from diascope.activations import WINDOW, Batches, RowReader, RowWriter
-from diascope.activations.batches import opened_by
+from diascope.activations.batches import opened_by, windows
 from diascope.activations.reader import row_bytes
 from diascope.activations.writer import run_folder
 from diascope.harvest.worker import WAIT, Harvest, checked_run, layout_of, manifest_of
 from diascope.models import Model
-from diascope.storage.vault import Vault
+from diascope.numerics import Moments
+from diascope.sites import Site
+from diascope.storage.files import sweep
 from diascope.tokens import Sequences
 
 READING = "reading.json"
@@ -45,13 +47,17 @@ class BoundedReader(RowReader):
         *,
         disk: float = 4e9,
         seed: int = 0,
+        training: str = "",
         cache: Path | None = None,
     ) -> None:
-        """`disk` bytes bound what lies in `folder`, which may be s3://BUCKET/PREFIX (what is fetched takes as much again).
+        """`disk` bytes bound what lies in `folder`, which may be s3://BUCKET/PREFIX (what is fetched takes as much again). One training at a
+        time may read it; `training` names it, so that harvesters do not take another's end for its own.
 
         Raises ValueError where two runs do not fit, or where `folder` holds rows of another harvest.
         """
-        self.model, self.sequences, self.plan, self.seed = model, sequences, plan, seed
+        if plan.not_finite != "refuse":
+            raise ValueError("rows that are not finite can be left out only of a whole spool, which knows them beforehand")
+        self.model, self.sequences, self.plan, self.seed, self.training = model, sequences, plan, seed, training
         manifest = manifest_of(model, sequences, plan) | {"bounded": disk}
         layout, row = layout_of(model, sequences, plan), row_bytes(manifest)
         if disk < 2 * row * (largest := int(layout.counts.max())):
@@ -70,6 +76,18 @@ class BoundedReader(RowReader):
     def batches(self, batch: int, epochs: float) -> Batches:
         """The stream that training reads."""
         return Batches(self.layout, batch, epochs, self.seed, window=self.window)
+
+    def position(self) -> tuple[int, bool]:
+        """The window that this training is in, the first before it has begun, and whether it needs no more."""
+        known = self.vault.read(READING) or {}
+        return (int(known["window"]), bool(known["finished"])) if known.get("training") == self.training else (0, False)
+
+    def moments(self, site: Site, runs: Sequence[int] | np.ndarray | None = None) -> Moments:
+        """The moments at `site` of all rows, or of those of some runs, which are made where they are missing."""
+        chosen = range(len(self._runs)) if runs is None else [int(r) for r in runs]
+        for r in chosen:
+            self._path(r, "moments.safetensors")  # what goes wrong in making them is no damaged file
+        return super().moments(site, chosen)
 
     def norms(self, site: Any) -> None:
         """Not known before the rows are made."""
@@ -92,9 +110,11 @@ class BoundedReader(RowReader):
         self._checked = {p for p in self._checked if int(p.parent.name) in wanted}
         self._there &= wanted
         if first:
-            self.vault.write(READING, {"window": window, "finished": finished})
+            self.vault.write(READING, {"window": window, "finished": finished, "training": self.training})
             for r in {int(n) for n in self.vault.names("runs")} - wanted:
                 self.vault.delete(run_folder(r))
+            if self.vault.local:
+                sweep(self.folder / "runs")
 
     def _path(self, r: int, name: str) -> Path:
         while r not in self._there:
@@ -119,21 +139,23 @@ def feed(reader: BoundedReader, batches: Batches, *, progress: Callable[[int, in
 
     Any number of processes may do so. `progress(runs, runs, note)` is of the whole stream.
     """
-    each = [len(opened_by(reader.layout, reader.window, reader.seed, w)) for w in range(batches.windows)]
-    while not (state := position(reader.vault))["finished"]:
-        now = min(state["window"], batches.windows - 1)
-        wanted = reader.wanted(now) if now + 1 < batches.windows else reader.wanted(now)[: each[now]]
+    each = [len(w) for w in windows(reader.layout, reader.window, reader.seed, 0)]  # every epoch has as many, as long
+    before = np.concatenate(
+        [[0], np.cumsum(each * (-(-batches.windows // len(each))))]
+    )  # runs before each window of the stream
+    total = int(before[batches.windows])
+    while True:
+        now, finished = reader.position()
+        if finished:
+            break
+        now = min(now, batches.windows - 1)
+        wanted = reader.wanted(now)[: int(before[min(now + 2, batches.windows)] - before[now])]
         left = [r for r in wanted if not reader.vault.has(run_folder(r))]
-        done = sum(each[:now]) + len(wanted) - len(left)
-        progress(min(done, sum(each)), sum(each), "" if left else "the spool is full: waiting for training")
+        done = int(before[now]) + len(wanted) - len(left)
+        progress(done, total, "" if left else "the spool is full: waiting for training")
         if not reader.vault.local and left:  # nobody can claim a run there, so each begins somewhere else
             turn = rng.key(os.getpid(), socket.gethostname()) % len(left)
             left = left[turn:] + left[:turn]
         if not any(reader.make(r) for r in left):
             time.sleep(WAIT)
-    progress(sum(each), sum(each), "")
-
-
-def position(vault: Vault) -> dict[str, Any]:
-    """reading.json; the first window before training has begun."""
-    return vault.read(READING) or {"window": 0, "finished": False}
+    progress(total, total, "")

@@ -17,7 +17,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -213,7 +213,9 @@ class Run:
                 say = self.stage("live rows", "tokens")
                 self._source = LiveReader(self.model, text, plan, memory=r.row_bytes, progress=say)
             else:
-                self._source = BoundedReader(self.model, text, plan, self.spool, disk=r.row_bytes, seed=r.training.seed)
+                self._source = BoundedReader(
+                    self.model, text, plan, self.spool, disk=r.row_bytes, seed=r.training.seed, training=config_hash(r.training)
+                )
         return self._source
 
     def feed(self) -> None:
@@ -246,7 +248,12 @@ class Run:
         if self.shard_model:  # which all make together, though only the first sets thresholds
             rows = calibration()
             calibration = lambda: rows  # noqa: E731
-        with held(self.workspace) if self.team.first else nullcontext():
+        with ExitStack() as mine:
+            for place in (self.workspace, self.spool) if self.team.first else ():
+                if place == self.workspace or (self.recipe.store == "bounded" and "://" not in str(place)):
+                    mine.enter_context(
+                        held(place)
+                    )  # of two trainings on a bounded spool, each would take away the other's rows
             with self._timed("training", len(reader) * self.recipe.training.epochs, "rows"):
                 send = (
                     tracker(self.track, project="diascope", config=to_data(self.recipe))

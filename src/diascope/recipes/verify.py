@@ -79,9 +79,9 @@ def artefacts(path: str | Path) -> list[tuple[str, Path]]:
 
 def check_files(kind: str, path: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> str:
     """Compare a spool, checkpoint or index with its hashes; what was found, in words. ValueError names the first bad file."""
-    if kind == "spool" and read_json(path / "manifest.json").get("bounded"):
-        runs = sorted((path / "runs").glob("[!.]*/"))
-        for run in runs:
+    if kind == "spool" and bounded(path):
+        runs = sorted((path / "runs").glob(f"[!.]*/{SEAL}"))
+        for run in (found.parent for found in runs):
             check_seal(run, way_out=f"delete {run}: the same command makes it again")
         return f"{len(runs)} runs are there just now (the spool is bounded), and have their hashes"
     if kind == "spool":
@@ -92,6 +92,14 @@ def check_files(kind: str, path: Path, progress: Callable[[int, int], None] = la
         Index(path)  # compares the hashes too
     sealed = (path / SEAL).is_file() if kind == "index" else check_seal(path)
     return "all files have their hashes" if sealed else "readable, but it carries no hashes"
+
+
+def bounded(spool: Path) -> bool:
+    """Whether its runs come and go; a damaged manifest is RowReader's to name."""
+    try:
+        return "bounded" in read_json(spool / "manifest.json")
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 @torch.no_grad()

@@ -87,6 +87,12 @@ def recover_folder(final: str | Path) -> None:
         shutil.rmtree(aside.parent, ignore_errors=True)
 
 
+def sweep(folder: Path) -> None:
+    """Take away what killed processes left in `folder` long ago, whatever it was to be."""
+    for left in folder.glob(".*.partial"):
+        _sweep(folder / left.name[1:].split(".")[0])
+
+
 def _sweep(final: Path) -> None:
     """Take away what killed processes left beside `final` long ago; a process that still writes is younger."""
     for left in final.parent.glob(f".{glob.escape(final.name)}.*.partial"):

@@ -159,6 +159,8 @@ class Store:
         with tempfile.TemporaryDirectory(prefix="diascope-") as place:
             work = Path(place)
             yield work
+            if self.has(folder):  # it came while we wrote
+                raise FileExistsError(f"{self.url}/{folder} exists already")
             for path in sorted(p for p in work.rglob("*") if p.is_file() and p.name != SEAL):
                 self._put(f"{folder}/{path.relative_to(work).as_posix()}", path)
             self._put(f"{folder}/{SEAL}", work / SEAL, create=True)
@@ -169,7 +171,7 @@ class Store:
         for wanted in missing:
             self._fetch(folder, wanted)
         if missing or folder not in self._held:
-            self._held[folder] = sum(p.stat().st_size for p in place.iterdir())
+            self._held[folder] = sum(_size(p) for p in place.iterdir())
         self._held.move_to_end(folder)
         while missing and sum(self._held.values()) > self.cache_bytes and len(self._held) > 1:
             gone, _ = self._held.popitem(last=False)
@@ -250,6 +252,14 @@ class Store:
                 raise OSError("the store took it, and does not have it")
 
         _tried(upload, f"{self.url}/{path}")
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; 0 where another process, which shares the cache, has renamed it meanwhile."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _opened(url: str) -> Any:

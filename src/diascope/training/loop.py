@@ -168,9 +168,11 @@ class Group:
         return torch.cat([self.rows_for_late[s] for s in sites], 1)
 
     def _last(self, sites: tuple[Site, ...], most: int) -> Tensor:
-        """Rows of the last batches, which bounded and live rows still hold."""
-        steps = range(max(0, self.batches.steps - -(-most // self.batches.batch)), self.batches.steps)
-        return beside(self.reader, sites, np.concatenate([self.batches[s] for s in steps])[-most:])
+        """Rows of the last batches that begin in the last window, which bounded and live rows still hold."""
+        steps, last = self.batches.steps, self.batches.windows - 1
+        first = max(0, steps - -(-most // self.batches.batch))
+        chosen = [s for s in range(first, steps) if self.batches.place(s) == last] or [steps - 1]
+        return beside(self.reader, sites, np.concatenate([self.batches[s] for s in chosen])[-most:])
 
     def _sample(self, sites: tuple[Site, ...], most: int) -> Tensor:
         pick = rng.generator(self.recipe.seed, "calibrate").choice(self.first, min(most, len(self.first)), replace=False)
@@ -217,6 +219,7 @@ class Group:
         if window != self.window or finished:
             self.team.everyone.wait()
             self.reader.come_to(window, first=self.team.first, finished=finished)
+            self.team.everyone.wait()  # nobody looks for rows while others take them away
             self.window = window
 
     def _trim_log(self) -> None:
@@ -268,6 +271,7 @@ class Group:
                 self.step += 1
                 progress(self.step * self.batches.batch, steps * self.batches.batch, _note(stats))
                 if self._working() == 0:
+                    self.come_to_end()  # whoever harvests ahead need not wait any longer
                     raise RuntimeError("every member failed: " + "; ".join(f"{n}: {why}" for n, why in self.failed.items()))
         self.save()
         return True

@@ -93,7 +93,10 @@ def plan(recipe: RunRecipe, shape: Shape, machine: Machine) -> Plan:
     rows = tokens * ROWS_A_TOKEN
     sites = run.sites()
     row = sum(CODECS[recipe.codec].bytes_per_row(shape.width(s)) for s in sites) + ROW_IDS + 4 * len(sites)
-    held = rows * (sum(4 * shape.width(s) for s in sites) if recipe.store == "live" else row) <= recipe.row_bytes
+    each = sum(4 * shape.width(s) for s in sites) if recipe.store == "live" else row  # bytes of a row while it is held
+    # all epochs' windows are of the same rows only where there is one
+    held = rows * each <= recipe.row_bytes / (1 if recipe.store == "live" else 2)
+    window = WINDOW if recipe.store == "spool" else min(WINDOW, recipe.row_bytes / each / 2)
     times = 1.0 if recipe.store == "spool" or held else run.epochs
     work = tokens * times * shape.flops(recipe.context, 1 + max(s.layer for s in sites))
     written = 0.0 if recipe.store == "live" else rows * times * row
@@ -109,7 +112,7 @@ def plan(recipe: RunRecipe, shape: Shape, machine: Machine) -> Plan:
     return Plan(
         recipe.name, shape.name, machine, stages, sum(parameters(m, shape) for m in run.members), max(members),
         (machine.used or model_bytes) + sum(members) + 2 * run_rows, stored, _keep(recipe, shape, machine, rows, row),
-        (run.batch - 1) * (DOCUMENT - 1) / max(min(WINDOW, rows) - 1, 1),
+        (run.batch - 1) * (DOCUMENT - 1) / max(min(window, rows) - 1, 1),
     )  # fmt: skip
 
 
