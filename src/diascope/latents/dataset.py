@@ -67,7 +67,7 @@ def encode_dataset(
         place = folder / "shards" / f"{number:06d}"
         if part and not (place / SEAL).exists():
             with commit_folder(place) as work:
-                _write(work, _encoded(model, d, part, done, context))
+                _write(work, _encoded(model, d, part, done, context, progress))
                 seal(work)
         done += len(part)
         progress(done)
@@ -93,7 +93,7 @@ def _document(row: Any, i: int, text: str, label: str) -> tuple[str, str]:
 
 @torch.no_grad()
 def _encoded(
-    model: Model, d: Dictionary, part: list[tuple[str, str]], first: int, context: int
+    model: Model, d: Dictionary, part: list[tuple[str, str]], first: int, context: int, progress: Callable[[int], None]
 ) -> dict[str, Mapping[str, Any]]:
     """The tables of a shard; firings are sorted by document, position and latent."""
     ids = [model.tokenize(t) for t, _ in part]
@@ -101,6 +101,7 @@ def _encoded(
     ids = [t[:context] for t in ids]
     counted: list[np.ndarray] = [np.zeros(0, np.int32)] * len(part)
     found: list[tuple[np.ndarray, ...]] = []
+    encoded = first
     for batch in _batches([len(t) for t in ids]):
         seen = model.capture([ids[i] for i in batch], d.config.reads)
         row, position = (x.cpu().numpy() for x in seen.mask.nonzero(as_tuple=True))
@@ -110,6 +111,8 @@ def _encoded(
         token = seen.tokens[seen.mask].cpu().numpy()
         for i in batch:
             counted[i] = token[document == i].astype(np.int32)
+        encoded += len(batch)
+        progress(encoded)
         found.append((document[at] + first, position[at], token[at], f.index.numpy(), f.value.float().numpy()))
     names = {"document": np.int64, "position": np.int32, "token": np.int32, "latent": np.int32, "activation": np.float32}
     columns = [np.concatenate(c) for c in zip(*found)] if found else [np.zeros(0)] * 5
