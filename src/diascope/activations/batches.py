@@ -50,9 +50,8 @@ class Batches:
         self._plan: tuple[int, list[np.ndarray], np.ndarray] = (-1, [], np.zeros(1))
         epoch, here = divmod(self.steps * self.batch - 1, self.total)
         parts, ends = self._windows(epoch)
-        self.windows = epoch * len(parts) + int(
-            np.searchsorted(ends, here, side="right")
-        )  # of the stream, that are read at all
+        # windows of the stream that are read at all
+        self.windows = epoch * len(parts) + int(np.searchsorted(ends, here, side="right"))
         self._stream: tuple[tuple[int, int], np.ndarray] = ((-1, -1), np.zeros(0))
 
     def __getitem__(self, step: int) -> np.ndarray:
