@@ -26,6 +26,7 @@ from diascope.recipes.gemma_scope_2 import small
 from diascope.recipes.recipe import RunRecipe
 from diascope.sites import Site
 from diascope.storage.files import sha256_file
+from diascope.storage.seals import SEAL
 from diascope.training import Controller, MemberRecipe, QuadraticL0, TrainingRecipe, train_group
 from diascope.training.health import troubles
 from diascope.training.loop import Group
@@ -165,10 +166,13 @@ def test_a_killed_run_leaves_half_a_line_and_an_old_checkpoint_and_still_goes_on
 
 @pytest.mark.parametrize("name", ["sae.safetensors", "state.json"])
 @pytest.mark.parametrize("content", ["", "[]", "{}"])
-def test_a_damaged_checkpoint_is_named(reader, tmp_path, name, content):
+@pytest.mark.parametrize("sealed", [True, False])
+def test_a_damaged_checkpoint_is_named(reader, tmp_path, name, content, sealed):
     group, count = Group(recipe(), reader, tmp_path, "toy"), iter(range(5))
     assert not group.run(lambda *_: None, lambda: next(count, None) is None)
     (tmp_path / "checkpoint" / name).write_text(content)
+    if not sealed:
+        (tmp_path / "checkpoint" / SEAL).unlink()
     with pytest.raises(ValueError, match=r"checkpoint.*(damaged|JSON)"):
         Group(recipe(), reader, tmp_path, "toy")
 

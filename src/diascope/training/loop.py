@@ -204,9 +204,9 @@ class Group:
         with reading(state.parent, f"delete {self.folder} and train again"):
             check_seal(state.parent, way_out=f"delete {self.folder} and train again")
             saved = read_json(state)
-        if saved["identity"] != self.identity:
+            identity, self.step, self.failed = saved["identity"], int(saved["step"]), dict(saved["failed"])
+        if identity != self.identity:
             raise ValueError(f"{self.folder} holds a run of another recipe or other rows: choose another folder or delete it")
-        self.step, self.failed = saved["step"], saved["failed"]
         for name, why in self.failed.items():
             self._say(name, why)
         if self.team.first:
