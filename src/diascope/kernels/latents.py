@@ -48,10 +48,9 @@ class SparseLatents:
 
     def kept(self, keep: Tensor) -> SparseLatents:
         """Only the entries where `keep` [nnz] is true."""
-        counts = torch.zeros(len(self), dtype=torch.int64, device=keep.device).index_add_(
-            0, self.rows[keep], keep.new_ones(int(keep.sum()), dtype=torch.int64)
-        )
-        return SparseLatents(starts(counts), self.index[keep], self.value[keep], self.d_sae, self.shape)
+        before = starts(keep)[self.start]  # kept entries before each row
+        chosen = keep.nonzero().squeeze(1)
+        return SparseLatents(before, self.index[chosen], self.value[chosen], self.d_sae, self.shape)
 
     def part(self, first: int, last: int) -> SparseLatents:
         """The latents first..last (exclusive), counted from `first`."""
@@ -61,16 +60,23 @@ class SparseLatents:
         return SparseLatents(found.start, found.index - first, found.value, last - first, self.shape)
 
     def strongest(self, k: int) -> SparseLatents:
-        """Each row's `k` largest entries."""
-        order = torch.argsort(self.value.detach(), descending=True, stable=True)
-        order = order[torch.argsort(self.rows[order], stable=True)]  # by row, then by falling value
-        rank = torch.empty_like(order)
-        rank[order] = torch.arange(len(order), device=order.device) - self.start[self.rows[order]]
-        return self.kept(rank < k)
+        """Each row's `k` largest entries; of equal ones the first."""
+        width = int(self.counts.max()) if len(self) else 0
+        if width <= k:
+            return self
+        rows = self.rows
+        place = torch.arange(len(rows), device=rows.device) - self.start[rows]
+        side = self.value.new_full((len(self), width), -torch.inf)
+        side[rows, place] = self.value.detach()
+        bar = side.topk(k, dim=1, sorted=False).values.amin(1, keepdim=True)  # -inf in rows that have fewer
+        equal = side == bar
+        room = k - (side > bar).sum(1, keepdim=True)
+        keep = (side > bar) | (equal & (equal.cumsum(1) <= room))
+        return self.kept(keep[rows, place])
 
 
 def starts(counts: Tensor) -> Tensor:
-    """Where each row begins [n + 1], of the rows' counts [n]."""
+    """Where each row begins [n + 1], of the rows' counts [n] (or of truth values, 1 where true)."""
     start = torch.zeros(len(counts) + 1, dtype=torch.int64, device=counts.device)
     torch.cumsum(counts, 0, out=start[1:])
     return start
