@@ -142,7 +142,7 @@ class RowReader:
     def read(self, site: Site, index: Sequence[int] | np.ndarray) -> Tensor:
         """Rows `index` at `site`, in that order, [len(index), d] float32."""
         index = np.asarray(index)
-        out = torch.empty(len(index), self.manifest["widths"][self.sites.index(site)])
+        out = torch.empty(len(index), self.manifest["widths"][self.sites.index(site)], dtype=torch.float32)
         for r, here, places in self._places(index):
             stored, first = self._tensors(r, file_of(site)), int(places[0])
             if (np.diff(places) == 1).all():  # a lane, front to back: nothing to gather

@@ -138,9 +138,9 @@ class Member:
         """
         self.scale_in, self.scale_out = scale_in, scale_out
         x, y = x / scale_in, y / scale_out
-        self.params["b_dec"] = (mean_out / scale_out).clone()
+        self.params["b_dec"] = (mean_out / scale_out).to(x, copy=True)
         for g, (b, A) in enumerate(zip(self.blocks, affine, strict=False)):
-            skip = self.params[f"skip.{g}"] = (A * scale_in[b.reads, None] / scale_out[b.skips]).contiguous()
+            skip = self.params[f"skip.{g}"] = (A * scale_in[b.reads, None] / scale_out[b.skips]).to(x).contiguous()
             self.params["b_dec"][b.skips] -= x[:, b.reads].mean(0) @ skip
         for g in range(len(self.blocks)):
             self._start_decoder(g, x, y)

@@ -37,8 +37,8 @@ def unfold(member: Member, starts: Sequence[Dictionary], x: Tensor) -> None:
     whole = starts[0] if len(starts) == 1 else stacked(member, starts)
     _check_same_shape(member, whole)
     p, ones = member.params, []
-    p["b_dec"] = whole.b_dec.detach() / member.scale_out
-    b_enc, theta = whole.b_enc.detach().clone(), whole.threshold.detach().clone()
+    p["b_dec"] = (whole.b_dec.detach() / member.scale_out).to(x)
+    b_enc, theta = whole.b_enc.detach().to(x, copy=True), whole.threshold.detach().to(x, copy=True)
     for g, b in enumerate(member.blocks):
         D = whole.decoders[g].detach() / member.scale_out[b.writes]
         E = whole.encoders[g].detach().t() * member.scale_in[b.reads]
@@ -49,7 +49,7 @@ def unfold(member: Member, starts: Sequence[Dictionary], x: Tensor) -> None:
         p[f"encoder.{g}"] = torch.where(writes, E * n, p[f"encoder.{g}"]).contiguous()
         ones.append(n.squeeze(1))
         if member.skips:
-            p[f"skip.{g}"] = whole.skips[g].detach() * member.scale_in[b.reads][:, None] / member.scale_out[b.skips]
+            p[f"skip.{g}"] = (whole.skips[g].detach() * member.scale_in[b.reads][:, None] / member.scale_out[b.skips]).to(x)
     lengths = torch.cat(ones)
     b_enc, theta = b_enc * lengths, theta * lengths
     if member.centred:
