@@ -49,7 +49,7 @@ from diascope.recipes.recipe import RunRecipe, differences
 from diascope.recipes.texts import Texts
 from diascope.recipes.track import check_tracker, tracker
 from diascope.sites import Site
-from diascope.storage.files import read_json, reading, write_json
+from diascope.storage.files import check_target, read_json, reading, write_json
 from diascope.storage.lock import held
 from diascope.training import Trained, train_group
 from diascope.training.rules import RULES
@@ -186,6 +186,8 @@ class Run:
     def carry_out(self, until: str = "index") -> None:
         """Every stage up to one of STAGES; those that stand complete are passed over."""
         last = STAGES.index(until)
+        if not self.finished:
+            check_target(self.workspace / "recipe.json")  # before a model is opened
         if until == "harvest":
             self.harvest() if self.recipe.store == "spool" else self.feed()
         elif not self.finished:

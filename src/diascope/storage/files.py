@@ -178,7 +178,8 @@ def check_target(path: str | Path) -> None:
     if not there.is_dir():
         raise ValueError(f"cannot write {path}: {there} is a file")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise ValueError(f"cannot write {path}: {there} may not be written to")
+        read_only = os.statvfs(there).f_flag & os.ST_RDONLY
+        raise ValueError(f"cannot write {path}: {there} {'is on a read-only disk' if read_only else 'may not be written to'}")
 
 
 def write_json(path: str | Path, data: Any) -> None:
