@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import tyro
 
-from diascope.cli.terminal import ends, explore, out, some, tables
+from diascope.cli.terminal import ends, explore, out, some, tables, texts_in
 from diascope.config import within
 from diascope.progress import Bars
 
@@ -35,6 +35,15 @@ class Eval:
     """Text on which the controls are fitted; None evaluates without controls."""
     context: int = 512
     """Tokens a sequence."""
+    tier: Literal["core", "ci", "cpu", "full"] = "core"
+    """core: losses, errors and controls alone. ci, cpu, full: the suite too (probing, removal, absorption, RAVEL, forgetting,
+    geometry), in seconds, minutes or hours, and card.json and card.html are written into the dictionaries' folders."""
+    families: tuple[str, ...] = ()
+    """Only these parts of the suite; empty takes all."""
+    report: Path | None = None
+    """Also write a page that compares the dictionaries, with Pareto plots, to this HTML file."""
+    saebench: Path | None = None
+    """Also write the results in SAEBench's schema into this folder."""
     json: Path | None = None
     """Also write the cards to this file."""
 
@@ -42,25 +51,28 @@ class Eval:
         from diascope.dictionaries import load_dictionary
         from diascope.evals import evaluate, rows_of
         from diascope.models import load_model
-        from diascope.storage.files import check_target, write_json
+        from diascope.storage.files import check_target
         from diascope.tokens import open_corpus, pack
 
         some(self.dictionary)
         within("context", self.context, 32, 2**20, "tokens a sequence")
         within("tokens", self.tokens, self.context, 2**60, "tokens, at least one sequence")
         within("ce-tokens", self.ce_tokens, self.context, 2**60, "tokens, at least one sequence")
-        if self.json:
-            if self.json.is_dir():
-                raise ValueError(f"cannot write {self.json}: it is a folder")
-            check_target(self.json)
+        for target in (self.json, self.report):
+            if target and target.is_dir():
+                raise ValueError(f"cannot write {target}: it is a folder")
+            if target:
+                check_target(target)
+        families = self._families()
         dictionaries = {p: load_dictionary(p, sites=ends(self.sites)) for p in self.dictionary}
         with Bars(out) as bars:
             say = bars.stage("model", "")
             model = load_model(self.model, progress=lambda line: say(0, 0, line))
             say(1, 1, model.name)
-            sequences = pack(
-                model, open_corpus(self.text, field=self.field).documents, context=self.context, max_tokens=self.tokens
-            )
+            corpora = {name: open_corpus(name, field=self.field) for name in texts_in(self.text)}
+            documents = [d for c in corpora.values() for d in c.documents]
+            domains = {d.name: name for name, c in corpora.items() for d in c.documents} if len(corpora) > 1 else {}
+            sequences = pack(model, documents, context=self.context, max_tokens=self.tokens)
             rows = None
             if self.fit_text:
                 other = open_corpus(self.fit_text, field=self.field).documents
@@ -72,11 +84,59 @@ class Eval:
                 training_rows=rows,
                 ce_tokens=self.ce_tokens,
                 text=self.text,
+                domains=domains,
                 progress=bars.stage("evaluate", "maps"),
             )
+            cards = {name: r.card() for name, r in results.items()}
+            if families:
+                from diascope.evals.suite import run_suite, suite_card
+
+                found = run_suite(
+                    model, dictionaries, sequences, self.tier, families=families, progress=bars.stage("suite", "families")
+                )
+                for name, entries in found.items():
+                    cards[name]["suite"] = suite_card(entries)
+        self._write(cards)
+        tables(cards)
+
+    def _families(self) -> tuple[str, ...]:
+        """The parts of the suite that are to run."""
+        from diascope.evals.suite import FAMILIES
+
+        if unknown := [f for f in self.families if f not in FAMILIES]:
+            raise ValueError(f"there is no family {unknown[0]!r}: choose among {', '.join(FAMILIES)}")
+        if self.families and self.tier == "core":
+            raise ValueError("--families are parts of the suite: add --tier ci, cpu or full")
+        return () if self.tier == "core" else self.families or FAMILIES
+
+    def _write(self, cards: dict[str, Any]) -> None:
+        """Cards into the artefacts (of our own format), the files that were asked for, and where they are."""
+        from diascope.dictionaries.artefact import write_card
+        from diascope.evals.report import card_html, report_html
+        from diascope.storage.files import commit_file, write_json
+
+        if self.tier != "core":
+            for name, card in cards.items():
+                if (Path(name) / "provenance.json").is_file():
+                    write_card(name, card, card_html(Path(name).name, card))
+                    out.print(f"card: {Path(name) / 'card.html'}", style="dim", markup=False)
+                else:
+                    out.print(
+                        f"{name} is not of our own format: its card is not written there (--json, --report)",
+                        style="dim",
+                        markup=False,
+                    )
         if self.json:
-            write_json(self.json, {name: r.card() for name, r in results.items()})
-        tables({name: r.card() for name, r in results.items()})
+            write_json(self.json, cards)
+        if self.report:
+            with commit_file(self.report) as work:
+                work.write_text(report_html(cards), encoding="utf-8")
+            out.print(f"report: {self.report}", style="dim", markup=False)
+        if self.saebench:
+            from diascope.evals.saebench import write_saebench
+
+            for name, card in cards.items():
+                write_saebench(self.saebench / Path(name).name, name, card)
 
 
 @dataclass

@@ -17,6 +17,11 @@ def some(folders: Sequence[object]) -> None:
         raise ValueError("give at least one dictionary folder")
 
 
+def texts_in(name: str) -> list[str]:
+    """The texts that "a+b" joins; a file's name may hold a plus."""
+    return [name] if Path(name).exists() else name.split("+")
+
+
 def ends(sites: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
     """("L1.mlp_in:L1.mlp_out",) as (sites in, sites out); several pairs side by side; None where nothing is said."""
     if not sites:

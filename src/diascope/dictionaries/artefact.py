@@ -18,7 +18,7 @@ from diascope.dictionaries.activations import TopK
 from diascope.dictionaries.dictionary import Dictionary
 from diascope.dictionaries.formats import FORMATS, Format, Hints
 from diascope.dictionaries.resolve import resolve
-from diascope.storage.files import commit_folder, reading, write_json
+from diascope.storage.files import commit_file, commit_folder, reading, write_json
 from diascope.storage.seals import check_seal, resealed, seal
 
 PROBE = "probe.safetensors"
@@ -110,10 +110,13 @@ def save_dictionary(
     return Path(path)
 
 
-def write_card(folder: str | Path, card: dict[str, Any]) -> None:
-    """Put an evaluation beside the dictionary in `folder`."""
+def write_card(folder: str | Path, card: dict[str, Any], page: str = "") -> None:
+    """Put an evaluation beside the dictionary in `folder`, with `page` as its card.html where there is one."""
     with resealed(folder, "card.json") as path:
         write_json(path, card)
+    if page:
+        with resealed(folder, "card.html") as path, commit_file(path) as work:
+            work.write_text(page, encoding="utf-8")
 
 
 def check_probe(dictionary: Dictionary, probe: dict[str, Tensor]) -> None:

@@ -90,6 +90,27 @@ def same_l0(dictionary: Dictionary, x: Tensor) -> int:
 
 
 def _random(dictionary: Dictionary, x: Tensor, y: Tensor, scale_out: Tensor, l0: int, seed: int) -> Function:
+    d, scale_in = _random_units(dictionary, x, scale_out, l0, seed), site_scale(x, dictionary.config.widths_in)
+    my = y.mean(0)
+    raw = d(x[:2048] / scale_in)
+    best = (raw * ((y[:2048] - my) / scale_out)).sum() / raw.square().sum().clamp_min(1e-12)
+    return lambda source, _: d(source / scale_in) * best * scale_out + my
+
+
+def random_dictionary(dictionary: Dictionary, x: Tensor, y: Tensor, *, seed: int = 0) -> Dictionary:
+    """The random control as a dictionary that takes raw rows: its latents, of the same number and L0 as those of `dictionary`.
+
+    Thresholds are set on rows x [n, d_in]; directions are in units of y's deviation at each site [n, d_out].
+    """
+    c = dictionary.config
+    scale_in, scale_out = site_scale(x, c.widths_in), site_scale(y, c.widths_out)
+    d = _random_units(dictionary, x, scale_out, same_l0(dictionary, x), seed)
+    tensors = d.tensors() | {"W_enc": d.W_enc / scale_in[:, None], "W_dec": d.W_dec * scale_out}
+    return Dictionary(d.config, tensors)
+
+
+def _random_units(dictionary: Dictionary, x: Tensor, scale_out: Tensor, l0: int, seed: int) -> Dictionary:
+    """Random unit directions that read x in units of each site's deviation and write in those of `scale_out`."""
     c = dictionary.config
     g = rng.torch_generator(seed, "random dictionary")
     W_dec = torch.randn(c.d_sae, c.d_out, generator=g)
@@ -97,7 +118,7 @@ def _random(dictionary: Dictionary, x: Tensor, y: Tensor, scale_out: Tensor, l0:
     tied = c.sites_in == c.sites_out
     W_enc = W_dec.t() if tied else torch.randn(c.d_in, c.d_sae, generator=g) / c.d_in**0.5
     scale_in = site_scale(x, c.widths_in)
-    mx, my = x.mean(0), y.mean(0)
+    mx = x.mean(0)
     sample = ((x[:2048] - mx) / scale_in) @ W_enc
     k = min(l0, c.d_sae) * len(sample)
     theta = sample.flatten().topk(k).values.min().clamp_min(0)
@@ -110,7 +131,4 @@ def _random(dictionary: Dictionary, x: Tensor, y: Tensor, scale_out: Tensor, l0:
         "b_dec": torch.zeros(c.d_out),
         "threshold": theta.expand(c.d_sae),
     }
-    d = Dictionary(config, tensors)
-    raw = d(x[:2048] / scale_in)
-    best = (raw * ((y[:2048] - my) / scale_out)).sum() / raw.square().sum().clamp_min(1e-12)
-    return lambda source, _: d(source / scale_in) * best * scale_out + my
+    return Dictionary(config, tensors)

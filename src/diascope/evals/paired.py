@@ -25,6 +25,8 @@ class Series:
     documents: np.ndarray
     delta_ce: np.ndarray | None = None
     documents_of_predictions: np.ndarray | None = None
+    kl: np.ndarray | None = None  # [m], from the clean model, in nats
+    l0: np.ndarray | None = None  # [n], a dictionary's active latents
 
     def fvu(self, *, standardised: bool = False) -> Estimate:
         """The map's FVU."""

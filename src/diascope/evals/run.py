@@ -13,7 +13,7 @@
 | dead, dense | share of latents that never fired in the counted tokens; that fired on more than 10 % |
 
 Over several sites fvu is the mean of the sites' own (each site's errors are divided by its variance), and rows
-"dictionary at SITE" follow; how losses are taken there: evals/replace.py.
+"dictionary at SITE" follow; how losses are taken there: evals/replace.py. By position, text and role: evals/breakdown.py.
 Special tokens are neither rows nor replaced. Intervals are 95 % intervals over documents: bootstrap, and the jackknife
 for shares of latents.
 """
@@ -21,7 +21,7 @@ for shares of latents.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ from torch import Tensor
 from diascope.config import config_hash
 from diascope.dictionaries import Dictionary
 from diascope.dictionaries.site_maps import stretches
+from diascope.evals.breakdown import breakdown
 from diascope.evals.controls import controls, site_scale
 from diascope.evals.latent_scaling import latent_scaling, of_two_models
 from diascope.evals.paired import Series, difference
@@ -71,6 +72,7 @@ def evaluate(
     training_rows: Callable[[Dictionary], tuple[Tensor, Tensor]] | None = None,
     ce_tokens: int = 8192,
     text: str = "",
+    domains: Mapping[str, str] = {},
     progress: Callable[[int, int, str], None] = lambda done, total, note: None,
     seed: int = 0,
 ) -> dict[str, Evaluation]:
@@ -78,6 +80,7 @@ def evaluate(
 
     training_rows   gives (x, y) of training rows for a dictionary, on which its controls are fitted; None: no controls
     text            name of the text, for the card
+    domains         the text that each document is from, by its name: errors and losses are then also given by domain
     ce_tokens       tokens on which losses are computed (the first sequences); the unembedding costs more than the trunk
 
     Returns one Evaluation a dictionary. Raises ValueError when a dictionary does not fit the model.
@@ -122,14 +125,19 @@ def evaluate(
                 metrics[label] |= _loss_metrics(short, spent, ablated)
             delta = None if spent is None else spent.delta.double().numpy()
             errors = (*_errors(y, y_hat, d.config.widths_out), *_standardised(y, y_hat))
-            series[label] = Series(*errors, whole.documents, delta, short.documents_of_predictions)
+            kl = None if spent is None else spent.kl.double().numpy()
+            series[label] = Series(*errors, whole.documents, delta, short.documents_of_predictions, kl)
             if label == "dictionary" and len(d.config.writes) > 1:
                 metrics |= _by_site(d, whole, y, y_hat, short, losses)
-        metrics["dictionary"] |= _sparsity(d, x, whole)
+        l0, sparsity = _sparsity(d, x, whole)
+        metrics["dictionary"] |= sparsity
+        series["dictionary"] = replace(series["dictionary"], l0=l0)
         if "ridge" in series:  # what latents add to the best affine map, on the same tokens
             metrics["minus ridge"] = dict(difference(series["dictionary"], series["ridge"]))
         facts = {"text": text} | _facts(model, d, sequences, whole, short, seed)
-        details = {"latent_scaling": latent_scaling(d, x).card()} if of_two_models(d) else {}
+        details: dict[str, Any] = {"by": breakdown(series["dictionary"], whole, short, domains)}
+        if of_two_models(d):
+            details["latent_scaling"] = latent_scaling(d, x).card()
         out[name] = Evaluation(name, metrics, facts, series, details)
     return out
 
@@ -234,7 +242,8 @@ def _loss_metrics(text: EvalText, spliced: Losses, ablated: Losses | None) -> di
 
 
 @torch.no_grad()
-def _sparsity(d: Dictionary, x: Tensor, text: EvalText) -> dict[str, Estimate | float]:
+def _sparsity(d: Dictionary, x: Tensor, text: EvalText) -> tuple[np.ndarray, dict[str, Estimate | float]]:
+    """Active latents of every row [n], and the metrics of it."""
     _, document = np.unique(text.documents, return_inverse=True)
     group = torch.from_numpy(document % JACKKNIFE)
     G, S = int(group.max()) + 1, d.d_sae
@@ -245,7 +254,7 @@ def _sparsity(d: Dictionary, x: Tensor, text: EvalText) -> dict[str, Estimate | 
         fired += torch.bincount(owner[latents.rows] * S + latents.index, minlength=G * S)
     l0 = torch.cat(lengths).double().numpy()
     counts, rows, documents = fired.view(G, S).numpy(), np.bincount(group, minlength=G), int(document.max()) + 1
-    return {
+    return l0, {
         "l0": ratio_over_documents(l0, np.ones_like(l0), text.documents),
         "dead": shares_over_documents(counts, rows, lambda c, n: c == 0, documents),
         "dense": shares_over_documents(counts, rows, lambda c, n: c > 0.1 * n, documents),

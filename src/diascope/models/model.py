@@ -200,6 +200,30 @@ class Model:
         with self._editing(tokens, attention), self._reading(sites, out), contextlib.suppress(_Stop):
             self._trunk(tokens, attention, positions)
 
+    @torch.no_grad()
+    def capture_next(
+        self, prefix: Sequence[int], ids: Sequence[int], sites: Sequence[str | Site], *, batch: int = 256
+    ) -> dict[Site, Tensor]:
+        """Vectors [n, d] at `sites` of each token of `ids` [n], standing alone after the tokens `prefix`.
+
+        The prefix is computed once, so n words cost n tokens. No edit acts.
+        """
+        wanted = [self._own(s) for s in sites]
+        start, words = self.batch([list(prefix)])[0], torch.as_tensor(list(ids), device=self.device)[:, None]
+        self._check(words)
+        parts: dict[Site, list[Tensor]] = {s: [] for s in wanted}
+        for model in dict.fromkeys(self.of(s) for s in wanted):
+            own = [s for s in wanted if self.of(s) is model]
+            past = model.parts.trunk(input_ids=start, use_cache=True).past_key_values
+            for part in words.split(batch):
+                grown, seen = copy.deepcopy(past), {}
+                grown.batch_repeat_interleave(len(part))
+                with model._reading(own, seen), contextlib.suppress(_Stop):
+                    model.parts.trunk(input_ids=part, past_key_values=grown, use_cache=True)
+                for site in own:
+                    parts[site].append(seen[site][:, -1])
+        return {site: torch.cat(p) for site, p in parts.items()}
+
     def hidden(
         self,
         texts_or_tokens: Any,
@@ -369,7 +393,7 @@ class Model:
                     block.forward = before
 
     @contextlib.contextmanager
-    def _reading(self, sites: list[Site], out: Capture) -> Iterator[None]:
+    def _reading(self, sites: list[Site], out: dict[Any, Tensor]) -> Iterator[None]:
         deepest = max((s.layer for s in sites), default=-1)
         handles = []
 

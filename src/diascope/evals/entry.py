@@ -1,0 +1,59 @@
+"""One metric family's outcome on one dictionary: what was asked, how it ran, what came out, and what its controls gave.
+
+    {"config": {...}, "run": {...}, "result": {name: estimate | number | null}, "controls": {control: {name: ...}}, "details": {...}}
+
+It stands in the card under "suite" by the family's name. A result that a gate forbids is null, and `run` says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from diascope.config import to_data
+from diascope.numerics import Estimate, ratio_over_documents
+from diascope.storage.files import finite
+
+Results = Mapping[str, Estimate | float | None]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """`config` is the family's frozen dataclass; `run` holds counts, hashes and reasons; all of it goes into the card."""
+
+    config: Any
+    run: Mapping[str, Any]
+    result: Results
+    controls: Mapping[str, Results] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def data(self) -> dict[str, Any]:
+        """JSON-ready; an estimate is {value, n, documents, low, high}."""
+
+        def plain(results: Results) -> dict[str, Any]:
+            return {name: asdict(v) if isinstance(v, Estimate) else v for name, v in results.items()}
+
+        return finite(
+            {
+                "config": to_data(self.config),
+                "run": dict(self.run),
+                "result": plain(self.result),
+                "controls": {name: plain(c) for name, c in self.controls.items()},
+                "details": dict(self.details),
+            }
+        )
+
+
+def over(values: Sequence[float] | np.ndarray, units: Sequence[Any] | np.ndarray | None = None) -> Estimate | None:
+    """The mean of `values` with a 95 % bootstrap interval over `units` (tasks, letters, documents; each value its own if None).
+
+    None where there is no value. Values that are NaN are an error of the caller.
+    """
+    v = np.asarray(values, np.float64)
+    assert not np.isnan(v).any()
+    if not len(v):
+        return None
+    return ratio_over_documents(v, np.ones_like(v), np.arange(len(v)) if units is None else np.asarray(units))

@@ -1,0 +1,126 @@
+"""Targeted removal: take a concept's latents out of the vectors. How much of the concept is left, and what else went with it?
+
+For each concept (a probing task, probe_sets.py), on the prompts' last vectors:
+1. The k latents that k-sparse probing ranks first, on training rows.
+2. x' = x - f_A W_dec[A]: what they write is taken off, on training and test rows.
+3. A dense probe is trained anew on x' and judged on test rows: what a new reader can still find. `drop` is the AUROC before minus
+   after; `drop of others` the mean drop of the other concepts' AUROC, on their own rows, when the same latents are taken out.
+
+Beside it: as many latents drawn among those that fire as often or more, and the projection off the difference of class means
+(one direction, which leaves the rest of the vector alone).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from diascope import rng
+from diascope.dictionaries import Dictionary
+from diascope.evals.entry import Entry, over
+from diascope.evals.probe_sets import Task, load_task
+from diascope.evals.probes import auroc, fit
+from diascope.evals.probing import ranking, sparse
+from diascope.evals.subject import Subject
+
+Change = Callable[[np.ndarray], np.ndarray]  # rows [n, d] -> rows without something
+
+
+@dataclass(frozen=True)
+class Removal:
+    """Concepts that share little, and how many latents to take out for each."""
+
+    tasks: tuple[str, ...] = (
+        "156_athlete_sport_baseball", "121_us_timezone_New_York", "125_world_country_Italy", "126_art_type_book",
+        "5_hist_fig_ismale", "7_hist_fig_ispolitician",
+    )  # fmt: skip
+    train: int = 512
+    test: int = 300
+    k: int = 10
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class _Concept:
+    x: np.ndarray
+    y: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+
+    def found(self, change: Change = lambda x: x) -> float:
+        """AUROC of a probe that is trained and judged on changed rows."""
+        probe = fit(change(self.x), self.y, standardise=True, strengths=(0.01,))
+        return auroc(self.y_test, probe.score(change(self.x_test)))
+
+
+def removal(
+    subject: Subject,
+    d: Dictionary,
+    config: Removal | None = None,
+    *,
+    tasks: Sequence[Task] | None = None,
+    progress: Callable[[int, int, str], None] = lambda done, total, note: None,
+) -> Entry:
+    """Removal of concepts by the latents of `d`, which must write what it reads (an SAE)."""
+    config = config or Removal()
+    if d.config.kind != "sae":
+        return Entry(
+            config, {"reason": f"a {d.config.kind} does not write what it reads: forgetting looks at it through the model"}, {}
+        )
+    tasks = [load_task(name, seed=config.seed) for name in config.tasks] if tasks is None else tasks
+    concepts = [_read(subject, d, t, config) for t in tasks]
+    before = [c.found() for c in concepts]
+    drops: dict[str, list[list[float]]] = {}
+    chosen: dict[str, list[int]] = {}
+    for i, (task, c) in enumerate(zip(tasks, concepts, strict=True)):
+        progress(i, len(tasks), task.name)
+        changes, chosen[task.name] = _changes(d, c, config, task.name)
+        for name, change in changes.items():
+            drops.setdefault(name, []).append([b - other.found(change) for b, other in zip(before, concepts, strict=True)])
+    progress(len(tasks), len(tasks), "")
+    names = [t.name for t in tasks]
+    results = {name: _summary(np.array(table)) for name, table in drops.items()}
+    own = results.pop("latents")
+    details = {"latents": chosen, "drops": {n: dict(zip(names, t, strict=True)) for n, t in drops.items()}, "before": before}
+    return Entry(config, {"concepts": len(tasks)}, own | {"auroc before": over(before)}, results, details)
+
+
+def _read(subject: Subject, d: Dictionary, task: Task, config: Removal) -> _Concept:
+    train, test = task.split(config.train, config.test)
+    x = d.inputs(subject.last([task.prompts[j] for j in (*train, *test)])).numpy()
+    return _Concept(x[: len(train)], task.labels[train], x[len(train) :], task.labels[test])
+
+
+def _changes(d: Dictionary, c: _Concept, config: Removal, name: str) -> tuple[dict[str, Change], list[int]]:
+    f = sparse(d, c.x)
+    order = ranking(f, c.y)
+    latents = order[: config.k]
+    rate = np.asarray((f > 0).mean(0)).ravel()
+    others = order[config.k :]
+    often = others[rate[others] >= np.median(rate[latents])]
+    pool = often if len(often) >= config.k else others
+    drawn = rng.generator(config.seed, "other latents", name).choice(pool, min(config.k, len(pool)), replace=False)
+    u = c.x[c.y == 1].mean(0) - c.x[c.y == 0].mean(0)
+    u = u / max(float(np.linalg.norm(u)), 1e-30)
+    changes: dict[str, Change] = {
+        "latents": lambda x: without(d, x, latents),
+        "other latents": lambda x: without(d, x, drawn),
+        "mean difference": lambda x: x - (x @ u)[:, None] * u,
+    }
+    return changes, latents.tolist()
+
+
+def without(d: Dictionary, x: np.ndarray, latents: np.ndarray) -> np.ndarray:
+    """Rows x [n, d] of an SAE without what `latents` write."""
+    return x - (sparse(d, x)[:, latents] @ d.W_dec.detach().numpy()[latents]).astype(np.float32)
+
+
+def _summary(drops: np.ndarray) -> dict[str, Any]:
+    """drops [changed for concept i, concept j]."""
+    own = drops.diagonal()
+    n = len(drops)
+    others = (drops.sum(1) - own) / (n - 1) if n > 1 else np.zeros(n)
+    return {"drop": over(own), "drop of others": over(others), "selectivity": over(own - others)}
