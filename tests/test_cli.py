@@ -103,6 +103,16 @@ def test_train_end_to_end_on_a_users_own_model_and_text(toy_folder, tmp_path):
     refused(run(*common, "--site", "L1.resid_post"), "another recipe")
     refused(run("verify"), "at least one dictionary folder")
     refused(run("eval"), "at least one dictionary folder")
+    both = [tmp_path / "w/dictionaries/sae", tmp_path / "w/dictionaries/transcoder"]
+    judge = ["eval", *both, "--model", toy_folder, "--text", text, "--tokens", "1024", "--ce-tokens", "512", "--fit-text", "None"]
+    refused(run(*judge, "--tier", "ci", "--families", "colour"), "there is no family 'colour'")
+    refused(run(*judge, "--families", "geometry"), "add --tier")
+    done = run(*judge, "--tier", "ci", "--families", "geometry", "absorption", "--report", tmp_path / "r.html")
+    assert done.returncode == 0, done.stdout + done.stderr
+    card = json.loads((both[0] / "card.json").read_text())
+    assert card["suite"]["geometry"]["result"]["redundancy"] > 0 and "too few" in card["suite"]["absorption"]["run"]["reason"]
+    assert "<svg" in (tmp_path / "r.html").read_text() and "geometry" in (both[1] / "card.html").read_text()
+    assert run("verify", *both).returncode == 0  # what was written afterwards is sealed too
     first = [*common[:-1], tmp_path / "again", "--site", "L1.resid_post"]
     refused(run(*first, "--text", tmp_path / "gone.txt"), "there is no text file")
     assert not (tmp_path / "again").exists()  # wrong input claims no workspace

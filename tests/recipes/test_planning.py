@@ -7,7 +7,7 @@ import pytest
 from diascope.dictionaries import Causal
 from diascope.models.toy import toy_model
 from diascope.recipes.demo import demo
-from diascope.recipes.planning import GEMMA_3, H100, calibrate, fit, plan, shape_of
+from diascope.recipes.planning import GEMMA_3, H100, calibrate, document_rows, fit, plan, shape_of
 from diascope.recipes.planning.fit import devices
 from diascope.recipes.planning.release import line
 from diascope.recipes.planning.stages import parameters
@@ -32,6 +32,17 @@ def test_the_table_of_the_release_comes_out(name):
     assert found.gflop == pytest.approx(gflop, rel=0.01) and found.elements == elements
     assert found.tokens_per_second == pytest.approx(1e3 * rate, rel=0.02)
     assert found.gigabytes_per_second == pytest.approx(written, rel=0.02)
+
+
+def test_mixing_is_planned_for_the_texts_own_documents(tmp_path):
+    """Three documents of 1, 1 and 2 shares: a row's own document has (1 + 1 + 4) / 4 of a share beside it in the mean."""
+    text = tmp_path / "t.txt"
+    text.write_text("\n\n".join(("a" * 100, "b" * 100, "c" * 200)))
+    recipe = dataclasses.replace(demo(10_000), corpus=str(text))
+    rows = document_rows(recipe)
+    assert rows == pytest.approx(10_000 * 0.985 * 6 / 16)
+    found = plan(recipe, GEMMA_3["gemma-3-270m"], H100, document=rows)
+    assert found.companions == pytest.approx((recipe.training.batch - 1) * (rows - 1) / (9_850 - 1))
 
 
 def test_the_release_as_a_whole():

@@ -36,7 +36,7 @@ class Plan:
     """Print JSON instead of tables."""
 
     def run(self) -> None:
-        from diascope.recipes.planning import H100, fit, plan
+        from diascope.recipes.planning import H100, document_rows, fit, plan
         from diascope.recipes.planning.fit import devices
 
         if self.machine not in ("here", "h100"):
@@ -49,7 +49,8 @@ class Plan:
         if self.price >= 0 or self.storage_price >= 0:
             price = self.price if self.price >= 0 else machine.price
             machine = machine.costing(price, self.storage_price if self.storage_price >= 0 else None)
-        found = plan(recipe, shape, machine)
+        here = self.machine == "here" and not recipe.corpus.startswith("hf:")  # its text is looked at too
+        found = plan(recipe, shape, machine, **({"document": document_rows(recipe)} if here else {}))
         mesh = fit(recipe, shape, *given) if given else None
         if self.json:
             from dataclasses import asdict

@@ -71,7 +71,10 @@ def absorption(
         return Entry(
             config, {"reason": f"absorption is defined on what an SAE reads and writes, and this is a {d.config.kind}"}, {}
         )
-    words = words_of(subject.model, config.words, seed=config.seed)
+    try:
+        words = words_of(subject.model, config.words, seed=config.seed)
+    except ValueError as error:
+        return Entry(config, {"reason": str(error)}, {"absorption": None, "full absorption": None})
     x = d.inputs(read(subject, words)).numpy()
     probes = {n: p for n in range(26) if (p := _probe(x, words, words.letter, n)) is not None}
     f1 = {n: _f1(words.letter[words.test] == n, p.score(x[words.test]) > 0) for n, p in probes.items()}

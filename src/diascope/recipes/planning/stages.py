@@ -3,7 +3,8 @@
 harvest     rows * operations of the blocks up to the deepest site; writes each site's row by its codec
 training    rows * members: the encoder product, 2 d_in F a row, and about 8 d L0 for what is sparse; reads every row of every site once an epoch
 memory      a member holds parameters, gradients and Adam's moments, all float32, and a batch of pre-activations a piece at a time
-mixing      rows of its own document beside a row of a batch of B: (B - 1) (L - 1) / (W - 1) in a window of W rows
+mixing      rows of its own document beside a row of a batch of B: (B - 1) (L - 1) / (W - 1) in a window of W rows, L the rows of a
+            document, as a row meets them: sum n^2 / sum n over documents of n rows
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from diascope.dictionaries import Causal
 from diascope.recipes.planning.machine import Machine
 from diascope.recipes.planning.shape import Shape
 from diascope.recipes.recipe import RunRecipe
+from diascope.tokens import open_corpus
 from diascope.training import MemberRecipe, TrainingRecipe
 
 ROW_IDS = 16  # bytes of token, document, position and next token
 ROWS_A_TOKEN = 0.985  # the rest is BOS and padding
 PIECE = 64e6  # bytes of pre-activations at a time (kernels.rows_together)
-DOCUMENT = 300  # rows of one document in a run, for mixing
+DOCUMENT = 300.0  # rows of a document, where its text is not looked at
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,17 @@ def member_bytes(m: MemberRecipe, run: TrainingRecipe, shape: Shape) -> float:
     return 4 * parameters(m, shape) * (copies - 0.5) + PIECE + 4 * run.batch * 16 * m.l0_target
 
 
-def plan(recipe: RunRecipe, shape: Shape, machine: Machine) -> Plan:
-    """The plan of `recipe` for a model of `shape` on `machine`."""
+def document_rows(recipe: RunRecipe) -> float:
+    """Rows of a document of the recipe's text, as a row meets them; packing takes the same share of every document."""
+    lengths = [
+        len(d.text) or sum(len(m["content"]) for m in d.messages)
+        for d in open_corpus(recipe.corpus, field=recipe.field).documents
+    ]
+    return recipe.tokens * ROWS_A_TOKEN * sum(n * n for n in lengths) / max(sum(lengths), 1) ** 2
+
+
+def plan(recipe: RunRecipe, shape: Shape, machine: Machine, *, document: float = DOCUMENT) -> Plan:
+    """The plan of `recipe` for a model of `shape` on `machine`; `document` is the rows of a document, for mixing."""
     run, tokens = recipe.training, float(recipe.tokens)
     rows = tokens * ROWS_A_TOKEN
     sites = run.sites()
@@ -112,7 +123,7 @@ def plan(recipe: RunRecipe, shape: Shape, machine: Machine) -> Plan:
     return Plan(
         recipe.name, shape.name, machine, stages, sum(parameters(m, shape) for m in run.members), max(members),
         (machine.used or model_bytes) + sum(members) + 2 * run_rows, stored, _keep(recipe, shape, machine, rows, row),
-        (run.batch - 1) * (DOCUMENT - 1) / max(min(window, rows) - 1, 1),
+        (run.batch - 1) * max(document - 1, 0) / max(min(window, rows) - 1, 1),
     )  # fmt: skip
 
 
