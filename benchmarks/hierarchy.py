@@ -1,9 +1,9 @@
 """Recipes on worlds whose features are known: what they find, and how much of a parent its children absorb, at equal L0.
 
-    python benchmarks/hierarchy.py [--seeds 11 12 13 14 15] [--rows 200000] [--json]
+    python benchmarks/hierarchy.py [--seeds 21 22 23 24 25] [--rows 1000000] [--json]
 
 Each seed is another world (evals/synthetic.py: 10 parents with 4 children, and 70 features that fire by Zipf's law), on which every
-recipe trains a dictionary with the same seed. No setting was chosen on these seeds. The table has means over the seeds, and the
+recipe trains a dictionary with the same seed. Settings were chosen on seeds 1 and 2. The table has means over the seeds, and the
 paired differences to the plain dictionary with 95 % intervals (t, over seeds).
 """
 
@@ -94,8 +94,8 @@ def difference(a: list[float], b: list[float]) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[11, 12, 13, 14, 15], help="worlds (default: 11 to 15)")
-    parser.add_argument("--rows", type=int, default=200_000, help="rows of each world (default: 200000)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[21, 22, 23, 24, 25], help="worlds (default: 21 to 25)")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="rows of each world (default: 1000000)")
     parser.add_argument("--k", type=int, default=5, help="active latents a row (default: 5, about what is true)")
     parser.add_argument("--json", action="store_true", help="print one line of JSON instead of the tables")
     args = parser.parse_args()

@@ -104,7 +104,20 @@ def test_train_end_to_end_on_a_users_own_model_and_text(toy_folder, tmp_path):
     refused(run("verify"), "at least one dictionary folder")
     refused(run("eval"), "at least one dictionary folder")
     both = [tmp_path / "w/dictionaries/sae", tmp_path / "w/dictionaries/transcoder"]
-    judge = ["eval", *both, "--model", toy_folder, "--text", text, "--tokens", "1024", "--ce-tokens", "512", "--fit-text", "None"]
+    judge = [
+        "eval",
+        *both,
+        "--model",
+        toy_folder,
+        "--text",
+        text,
+        "--tokens",
+        "1024",
+        "--ce-tokens",
+        "512",
+        "--fit-text",
+        "None",
+    ]
     refused(run(*judge, "--tier", "ci", "--families", "colour"), "there is no family 'colour'")
     refused(run(*judge, "--families", "geometry"), "add --tier")
     done = run(*judge, "--tier", "ci", "--families", "geometry", "absorption", "--report", tmp_path / "r.html")

@@ -64,7 +64,9 @@ def test_a_read_only_disk_is_said_before_the_work(tmp_path, make_dictionary):
         done = diascope("convert", source, disk / "out", "--to", "saelens")
         assert done.returncode == 2 and "ead-only" in done.stderr and "Traceback" not in done.stderr
         done = diascope("train", "--workspace", disk / "w")
-        assert done.returncode == 2 and "ead-only" in done.stderr and "model" not in done.stdout and "harvest" not in done.stdout
+        assert (
+            done.returncode == 2 and "ead-only" in done.stderr and "model" not in done.stdout and "harvest" not in done.stdout
+        )
         load_dictionary(kept)
 
 

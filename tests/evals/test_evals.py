@@ -133,3 +133,30 @@ def test_a_dimension_that_never_varies_counts_nothing():
     y[:, 3], y_hat[:, 3] = 7.0, 7.001
     constant, around = _standardised(y, y_hat)
     assert constant.sum() / around.sum() == pytest.approx(error.sum() / variance.sum(), rel=0.2)
+
+
+def test_parts_by_position_and_text_average_to_the_whole(toy, sequences, make_dictionary):
+    """Weighted by squared deviation the parts' FVUs, and weighted by predictions their losses, are the whole's."""
+    domains = {n: "even" if int(n[1:]) % 2 == 0 else "odd" for n in sequences.names}
+    found = evaluate(toy, {"d": make_dictionary()}, sequences, ce_tokens=256, domains=domains)["d"]
+    by, whole = found.card()["by"], found.metrics["dictionary"]
+    assert set(by) == {"position", "domain"} and set(by["domain"]) == {"even", "odd"} and "1-15" in by["position"]
+    s, text = found.series["dictionary"], EvalText(toy, sequences)
+    even = np.array([domains[sequences.names[i]] == "even" for i in s.documents])
+    assert by["domain"]["even"]["fvu"]["value"] == pytest.approx(s.error[even].sum() / s.variance[even].sum())
+    for group in by.values():
+        assert sum(p["fvu"]["n"] for p in group.values()) == len(s.error) == int(text.rows.sum())
+        n = [p["delta_ce"]["n"] for p in group.values() if "delta_ce" in p]
+        ce = [p["delta_ce"]["value"] for p in group.values() if "delta_ce" in p]
+        assert np.average(ce, weights=n) == pytest.approx(whole["delta_ce"].value)
+
+
+def test_roles_are_parts_of_their_own(toy, sequences):
+    from dataclasses import replace
+
+    from diascope.evals.breakdown import parts
+
+    role = np.where(sequences.positions < 10, 4, 5).astype(np.int8)
+    found = parts(EvalText(toy, replace(sequences, role=role)), {})
+    assert set(found["role"]) == {"user", "assistant"}
+    assert "domain" not in found

@@ -95,6 +95,27 @@ def test_sources_browse_and_feature_page(page):
 
 @pytest.mark.real
 @pytest.mark.page
+def test_descriptions_are_shown_and_searched(page):
+    page.goto(page.url.partition("#")[0] + "#/s/sae")
+    rows = page.locator("table.browse tbody tr")
+    rows.first.wait_for()
+    said = rows.first.locator("td.said").inner_text()
+    assert said.startswith("fires on")
+    word = re.search(r'"(\w{3,})"', page.locator("td.said").filter(has_text=re.compile(r'"\w{3,}"')).first.inner_text())[1]
+    page.get_by_label("search descriptions").fill(word)
+    page.get_by_label("search descriptions").press("Enter")
+    page.wait_for_function(
+        "w => [...document.querySelectorAll('td.said')].every(t => t.textContent.toLowerCase().includes(w))",
+        arg=word.lower()[:3],
+    )
+    assert rows.count() >= 1
+    rows.first.locator("a").click()
+    page.locator(".described .first").wait_for()
+    assert "template" in page.locator(".described").inner_text() and page.trouble == []
+
+
+@pytest.mark.real
+@pytest.mark.page
 def test_text_in_latents_out(page):
     page.goto(page.url.partition("#")[0] + "#/text")
     page.get_by_label("text", exact=True).fill("Paris is the capital of France.")

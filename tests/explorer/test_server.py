@@ -14,6 +14,7 @@ import pytest
 
 from diascope.explorer.host import QUEUE, ModelHost
 from diascope.explorer.server import bind, create_app
+from diascope.latents.describe.shelf import Description
 from diascope.latents.store import Example, ExampleGroup, Index, Record, write_source
 
 TOKEN, PORT = "secret", 7400
@@ -38,7 +39,12 @@ def index(tmp_path_factory):
     }
     for number, name in enumerate(["sae", "../etc"]):
         meta = {"name": name, "config": {"kind": "sae"}, "card": {}, "tokens_swept": 40, "logit_vocabulary": 40}
-        write_source(folder / "sources" / str(number), meta, columns, [msgspec.msgpack.encode(r) for r in (full, empty)])
+        said = (
+            {0: [Description("judge", "rivers <b>& lakes", {"detection": 0.9}), Description("template", 'fires on "river"')]}
+            if number == 0
+            else None
+        )
+        write_source(folder / "sources" / str(number), meta, columns, [msgspec.msgpack.encode(r) for r in (full, empty)], said)
     (folder / "index.json").write_text(json.dumps({"format": "diascope-index-2", "model": "toy"}))
     return Index(folder)
 
@@ -71,9 +77,26 @@ def test_a_latent_is_answered_with_its_tokens_as_text(index):
     assert [s["alive"] for s in ask(index, "GET", "/api/sources").json()] == [1, 1]
 
 
+def test_descriptions_are_answered_and_searched(index):
+    latent = ask(index, "GET", "/api/sources/sae/latents/0").json()
+    assert latent["description"] == "rivers <b>& lakes"
+    assert latent["descriptions"][0] == {"by": "judge", "text": "rivers <b>& lakes", "scores": {"detection": 0.9}}
+    assert [d["by"] for d in latent["descriptions"]] == ["judge", "template"]
+    assert ask(index, "GET", "/api/sources/sae/latents/1").json()["descriptions"] == []
+    found = ask(index, "GET", "/api/sources/sae/search?q=lake").json()
+    assert found["total"] == 1 and found["rows"][0]["latent"] == 0 and found["rows"][0]["top_token"] == " t4"
+    assert ask(index, "GET", "/api/sources/sae/search?q=lake&offset=1").json()["rows"] == []
+    assert ask(index, "GET", "/api/sources/sae/search?q=zebra").json()["total"] == 0
+    assert ask(index, "GET", "/api/sources/..%2Fetc/search?q=lake").status_code == 404
+
+
 @pytest.mark.parametrize(
     ("path", "status", "says"),
     [
+        ("/api/sources/sae/search", 400, "the text is empty"),
+        ("/api/sources/sae/search?q=" + "x" * 201, 400, "limit is 200"),
+        ("/api/sources/sae/search?q=x&limit=y", 400, "invalid literal"),
+        ("/api/sources/nope/search?q=x", 404, "no source"),
         ("/api/sources/nope/latents/0", 404, "no source"),
         ("/api/sources/sae/latents/2", 404, "latents 0 to 1"),
         ("/api/sources/sae/latents?sort=evil", 400, "no column"),

@@ -12,15 +12,17 @@ from rich.console import Console
 from rich.markup import escape
 
 from diascope.cli.carry import Convert, Publish
+from diascope.cli.compare import Compare
 from diascope.cli.data import Contrast, Encode
+from diascope.cli.describe import Describe
 from diascope.cli.judge import Eval, Explore, Inspect, Verify
 from diascope.cli.make import Chat, Demo, Finetune, Suite, Train
 from diascope.cli.plan import Plan
 from diascope.cli.terminal import out
 
 COMMANDS = {
-    "demo": Demo, "train": Train, "suite": Suite, "finetune": Finetune, "chat": Chat, "eval": Eval, "encode": Encode,
-    "contrast": Contrast, "convert": Convert,
+    "demo": Demo, "train": Train, "suite": Suite, "finetune": Finetune, "chat": Chat, "eval": Eval,
+    "compare": Compare, "describe": Describe, "encode": Encode, "contrast": Contrast, "convert": Convert,
     "inspect": Inspect, "plan": Plan, "publish": Publish, "explore": Explore, "verify": Verify,
 }  # fmt: skip
 

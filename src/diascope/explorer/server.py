@@ -3,7 +3,8 @@
 GET  /api/status                            index facts, model state
 GET  /api/sources                           sources with cards
 GET  /api/sources/{source}/latents          ?sort=&order=&offset=&limit=&alive=
-GET  /api/sources/{source}/latents/{i}      one latent: columns and record, tokens as text
+GET  /api/sources/{source}/latents/{i}      one latent: columns, descriptions and record, tokens as text
+GET  /api/sources/{source}/search           ?q=&offset=&limit=: latents whose descriptions hold the words
 POST /api/encode  {"text": ..., "source": ...}
 """
 
@@ -28,6 +29,7 @@ from diascope.explorer.host import Busy, ModelHost
 from diascope.latents.store import Index, Source
 
 LONGEST_TEXT = 20_000  # characters
+LONGEST_SEARCH = 200  # characters
 LARGEST_BODY = 1_000_000  # bytes
 Encoder = Callable[[Any, str, str], dict[str, Any]]
 
@@ -44,6 +46,7 @@ def create_app(index: Index, host: ModelHost, encode: Encoder, *, token: str, po
         Route("/api/sources", api.sources),
         Route("/api/sources/{source}/latents", api.browse),
         Route("/api/sources/{source}/latents/{latent}", api.latent),
+        Route("/api/sources/{source}/search", api.search),
         Route("/api/encode", api.encode, methods=["POST"]),
     ]
     return Guard(Starlette(routes=routes), token=token, port=port)
@@ -94,7 +97,7 @@ class _Api:
         try:
             # first what can be read off a row: latents that promote a token strongly
             sort = query.get("sort") or ("top_logit" if "top_logit" in source.columns else "density")
-            offset, limit = max(0, int(query.get("offset", 0))), min(500, max(1, int(query.get("limit", 50))))
+            offset, limit = _stretch(query)
             total, latents = source.browse(
                 sort=sort,
                 descending=query.get("order", "desc") == "desc",
@@ -106,11 +109,24 @@ class _Api:
             raise _Problem(400, str(error).strip("'\"")) from error
         return {"total": total, "offset": offset, "sort": sort, "rows": [self._row(source, int(j)) for j in latents]}
 
+    @_answers
+    async def search(self, request: Request) -> Any:
+        source, query = self._source(request.path_params["source"]), request.query_params
+        text = query.get("q", "")
+        if len(text) > LONGEST_SEARCH:
+            raise _Problem(400, f"The search has {len(text):,} characters; the limit is {LONGEST_SEARCH}.")
+        try:
+            found, (offset, limit) = source.search(text), _stretch(query)
+        except ValueError as error:
+            raise _Problem(400, str(error)) from error
+        rows = [self._row(source, j) for j in found[offset : offset + limit]]
+        return {"total": len(found), "offset": offset, "q": text, "rows": rows}
+
     def _row(self, source: Source, latent: int) -> dict[str, Any]:
         values: dict[str, Any] = {k: _number(c[latent]) for k, c in source.columns.items()}
         if "top_token" in values:
             values["top_token"] = self.index.text(int(values["top_token"] or 0))
-        return {"latent": latent, **values}
+        return {"latent": latent, **values, "description": source.description(latent)}
 
     @_answers
     async def latent(self, request: Request) -> Any:
@@ -125,6 +141,7 @@ class _Api:
         return {
             **self._row(source, j),
             "source": source.name,
+            "descriptions": source.descriptions(j),
             "groups": [
                 {
                     "label": g.label,
@@ -182,6 +199,11 @@ async def _body(request: Request) -> bytes:
     except ClientDisconnect as error:
         raise _Problem(400, "The request broke off.") from error
     return b"".join(parts)
+
+
+def _stretch(query: Any) -> tuple[int, int]:
+    """(offset, limit) of a listing; ValueError for what is no number."""
+    return max(0, int(query.get("offset", 0))), min(500, max(1, int(query.get("limit", 50))))
 
 
 def _number(value: Any) -> float | int | None:

@@ -13,6 +13,9 @@ import torch
 
 from diascope.config import to_data
 from diascope.dictionaries import Dictionary, Matryoshka
+from diascope.latents.describe.profile import profiled
+from diascope.latents.describe.shelf import TEMPLATE, Description
+from diascope.latents.describe.template import template
 from diascope.latents.examples import Chunk, Firings, groups, sweep
 from diascope.latents.logits import direct_logits, has_direct_logits, neighbours
 from diascope.latents.store import FORMAT, Example, ExampleGroup, Record, write_source
@@ -60,26 +63,28 @@ def write_index(
     """
     seen = torch.from_numpy(np.unique(sequences.tokens)).long()
     seen = seen[model.ordinary(seen).cpu()]
-    shown = set(np.unique(sequences.tokens).tolist())
+    strings = {int(t): model.tokenizer.decode([t]) for t in np.unique(sequences.tokens).tolist()}
     with commit_folder(folder, overwrite=True) as work:
         (work / "corpus").mkdir()
         np.save(work / "corpus" / "tokens.npy", sequences.tokens)
         for number, (name, d) in enumerate(dictionaries.items()):
             progress(0, d.d_sae, f"{name}: logits and neighbours")
             logits, near = _logits(model, d, seen), neighbours(d)
-            records = []
+            records: list[bytes] = []
+            texts: dict[int, list[Description]] = {}
             for j in range(d.d_sae):
                 if j % 512 == 0:
                     progress(j, d.d_sae, f"{name}: packing examples")
                 records.append(msgspec.msgpack.encode(_record(firings[name], sequences, j, logits, near)))
+                texts[j] = [Description(TEMPLATE, _template(firings[name], sequences, j, logits, strings))]
             progress(d.d_sae, d.d_sae, f"{name}: packing examples")
             write_source(
                 work / "sources" / str(number),
                 _meta(name, d, firings[name], len(seen)) | ({"strongest_only": True} if frequency else {}),
                 _columns(d, firings[name], logits, near, frequency[name] if frequency else None),
                 records,
+                texts,
             )
-        strings = {str(t): model.tokenizer.decode([t]) for t in sorted(shown)}
         (work / "corpus" / "strings.json").write_text(json.dumps(strings, ensure_ascii=False), encoding="utf-8")
         meta = {"format": FORMAT, "model": model.name, "documents": len(sequences.names), "tokens": int(sequences.tokens.size)}
         if model.companions:
@@ -125,6 +130,16 @@ def _record(
     )
     close = list(zip(near[0][latent].tolist(), _rounded(near[1][latent].numpy()), strict=True))
     return Record(shown, histogram, pairs.get("top", []), pairs.get("bottom", []), close)
+
+
+def _template(
+    firings: Firings, sequences: Sequences, latent: int, logits: dict[str, np.ndarray], strings: Mapping[int, str]
+) -> str:
+    """The description that needs no judge; "" for a latent that never fired."""
+    if firings.start[latent] == firings.start[latent + 1]:
+        return ""
+    profile = profiled(firings, sequences, latent, None, lambda token: strings[token])
+    return template(profile, [strings[int(t)] for t in logits["top"][latent]] if logits else ())
 
 
 def _example(

@@ -7,6 +7,7 @@
                         columns.safetensors  one array [S] a column: density, max_activation, level, ...
                         records.bin     one msgpack record a latent, back to back
                         offsets.npy     [S + 1] uint64
+                        descriptions.json   what each latent stands for, where somebody said so (describe/shelf.py)
 
 An example is (sequence, first token, length, position of the peak, [(token offset, activation / max in 1..255)]): a few
 dozen bytes. Source folders are numbers, so a name from a request never becomes a path. Reading needs no torch.
@@ -15,7 +16,7 @@ dozen bytes. Source folders are numbers, so a name from a request never becomes 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import msgspec
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from diascope.latents.describe.shelf import NAME, Description, Shelf, write_shelf
 from diascope.storage.files import read_json, reading
 from diascope.storage.seals import check_seal
 
@@ -73,6 +75,8 @@ class Source:
             raise ValueError(
                 f"{path} has {len(self._records)} bytes, its offsets say {self._offsets[-1]}: build the index again"
             )
+        self._shelf = Shelf.open(folder)
+        self.number = int(folder.name)
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
@@ -83,6 +87,19 @@ class Source:
             raise IndexError(f"{self.name} has latents 0 to {len(self) - 1}, not {latent}")
         raw = self._records[int(self._offsets[latent]) : int(self._offsets[latent + 1])]
         return msgspec.msgpack.decode(raw.tobytes(), type=Record)
+
+    def descriptions(self, latent: int) -> list[Description]:
+        """What was said of `latent`, the description to be shown first; the template alone where nobody was asked."""
+        return self._shelf.of(latent)
+
+    def description(self, latent: int) -> str:
+        """The description of `latent`; "" where there is none."""
+        found = self._shelf.of(latent)
+        return found[0].text if found else ""
+
+    def search(self, text: str) -> list[int]:
+        """Latents whose descriptions hold every word of `text`, best match first. ValueError for an empty text."""
+        return [j for j in self._shelf.search(text) if j < len(self)]
 
     def browse(
         self, *, sort: str = "density", descending: bool = True, offset: int = 0, limit: int = 50, alive: bool = True
@@ -134,7 +151,13 @@ class Index:
         return self.strings.get(int(token), f"<{token}>")
 
 
-def write_source(folder: Path, meta: dict[str, Any], columns: dict[str, np.ndarray], records: list[bytes]) -> None:
+def write_source(
+    folder: Path,
+    meta: dict[str, Any],
+    columns: dict[str, np.ndarray],
+    records: list[bytes],
+    descriptions: Mapping[int, Sequence[Description]] | None = None,
+) -> None:
     """Write one source's files into `folder`."""
     folder.mkdir(parents=True)
     offsets = np.zeros(len(records) + 1, np.uint64)
@@ -145,3 +168,5 @@ def write_source(folder: Path, meta: dict[str, Any], columns: dict[str, np.ndarr
         {k: np.ascontiguousarray(v) for k, v in columns.items()}, folder / "columns.safetensors"
     )  # an npz would hold the time
     (folder / "source.json").write_text(json.dumps(meta, indent=1, sort_keys=True), encoding="utf-8")
+    if descriptions:
+        write_shelf(folder / NAME, descriptions)

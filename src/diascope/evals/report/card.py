@@ -2,7 +2,7 @@
 
 1. What it is and what it was judged on, in sentences; its four headline numbers.
 2. Every metric beside the controls, as bars with intervals; over several sites, each site too.
-3. Every suite entry (probing, absorption, ...) in the same form, whatever its names are: its results are the row
+3. The same on parts of the tokens (by position, domain, role), behind a click. Every suite entry (probing, absorption, ...) in the same form, whatever its names are: its results are the row
    "dictionary", its controls the other rows.
 4. Behind clicks: all numbers with both ends of their intervals, definitions, further parts of the card, facts.
 """
@@ -27,7 +27,7 @@ ORDER = ("fvu", "fvu_standardised", "fvu_no_outliers", "delta_ce", "kl", "top1",
 HEADLINES = ("l0", "fvu", "delta_ce", "dead")
 BESIDE = ("dictionary", "affine_part", "ridge", "token_pca", "pca", "random", "mean")  # strongest controls first
 SHOWN = 12  # metrics of a suite entry that are drawn; all are in its table
-PARTS = ("schema", "metrics", "facts", "suite")
+PARTS = ("schema", "metrics", "facts", "suite", "by")
 
 
 def card_html(name: str, card: Card) -> str:
@@ -55,6 +55,7 @@ def card_body(name: str, card: Card) -> str:
         body.append("<h2>Differences on the same tokens</h2>" + bars.panels(differences, ordered(differences)))
     if any(by_site.values()):
         body.append("<h2>Site by site</h2>" + bars.panels(by_site, ordered(by_site)))
+    body += [details(f"By {words(str(group))}", _by(parts)) for group, parts in (card.get("by") or {}).items()]
     body += [suite_entry(key, entry) for key, entry in _entries(card)]
     every = beside | {f"dictionary at {site}": ms for site, ms in by_site.items()} | differences | _clean(rows)
     body.append("<h2>In full</h2>" + details("All numbers with their intervals", bars.table(every, ordered(every))))
@@ -130,6 +131,18 @@ def ordered(rows: bars.Rows) -> list[str]:
     """Metrics that occur in `rows`: the known ones in their usual order, then the others."""
     present = dict.fromkeys(m for ms in rows.values() for m in ms)
     return [m for m in ORDER if m in present] + [m for m in present if m not in ORDER]
+
+
+def _by(parts: Any) -> str:
+    """The same metrics on parts of the tokens: by position, domain or role."""
+    if not isinstance(parts, Mapping):
+        return anything(parts)
+    firsts = {
+        part: part.partition("-")[0] for part in map(str, parts)
+    }  # JSON keeps names sorted as text: 256-1023 before 64-255
+    order = sorted(firsts, key=lambda part: int(firsts[part]) if firsts[part].isdigit() else 0)
+    rows = {part: numbers(parts[part]) for part in order if isinstance(parts[part], Mapping)}
+    return bars.panels(rows, ordered(rows))
 
 
 def _entries(card: Card) -> list[tuple[str, Mapping[str, Any]]]:

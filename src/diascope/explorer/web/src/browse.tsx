@@ -1,6 +1,6 @@
-// All latents of a source as a table that sorts by any column.
+// All latents of a source as a table that sorts by any column, or those whose descriptions hold some words, best match first.
 import { useState } from "preact/hooks";
-import type { Page, Row } from "./api";
+import type { Found, Page, Row } from "./api";
 import { Load } from "./load";
 import { percent, quoted, short, whole } from "./format";
 
@@ -19,41 +19,50 @@ export function Browse({ source }: { source: string }) {
   const [order, setOrder] = useState<"desc" | "asc">("desc");
   const [offset, setOffset] = useState(0);
   const [alive, setAlive] = useState(true);
+  const [words, setWords] = useState("");
   const by = (column: string, now: string) => {
     setOrder(column === now && order === "desc" ? "asc" : "desc");
     setSort(column);
     setOffset(0);
   };
   const base = `#/s/${encodeURIComponent(source)}`;
-  const path = `/api/sources/${encodeURIComponent(source)}/latents?sort=${sort ?? ""}&order=${order}&offset=${offset}&limit=${SIZE}&alive=${alive ? 1 : 0}`;
-  const head = (now: string, key: string, label: string, help: string) => (
+  const api = `/api/sources/${encodeURIComponent(source)}`;
+  const stretch = `offset=${offset}&limit=${SIZE}`;
+  const path = words ? `${api}/search?q=${encodeURIComponent(words)}&${stretch}` : `${api}/latents?sort=${sort ?? ""}&order=${order}&${stretch}&alive=${alive ? 1 : 0}`;
+  const head = (now: string | undefined, key: string, label: string, help: string) => (
     <th scope="col" class={key === "latent" ? "" : "num"} aria-sort={now === key ? (order === "desc" ? "descending" : "ascending") : "none"}>
-      <button class="sort" data-tip={help} onClick={() => by(key, now)}>{label}{now === key ? (order === "desc" ? " ↓" : " ↑") : ""}</button>
+      <button class="sort" data-tip={help} disabled={now === undefined} onClick={() => now && by(key, now)}>{label}{now === key ? (order === "desc" ? " ↓" : " ↑") : ""}</button>
     </th>
   );
   return (
     <section>
       <header class="bar">
         <h1>{source}</h1>
-        <label><input type="checkbox" checked={alive} onChange={(e) => { setAlive(e.currentTarget.checked); setOffset(0); }} /> only latents that fired</label>
+        <form role="search" onSubmit={(e) => { e.preventDefault(); setWords(String(new FormData(e.currentTarget).get("q")).trim()); setOffset(0); }}>
+          <input name="q" type="search" maxLength={200} placeholder="search descriptions" aria-label="search descriptions" onInput={(e) => { if (!e.currentTarget.value) { setWords(""); setOffset(0); } }} />
+        </form>
+        <label><input type="checkbox" disabled={words !== ""} checked={alive} onChange={(e) => { setAlive(e.currentTarget.checked); setOffset(0); }} /> only latents that fired</label>
         <form onSubmit={(e) => { e.preventDefault(); location.hash = `${base}/${new FormData(e.currentTarget).get("j")}`; }}>
           <input name="j" type="number" min="0" placeholder="go to latent" aria-label="go to latent" required />
         </form>
       </header>
-      <Load<Page> path={path}>
+      <Load<Page | Found> path={path}>
         {(page) => {
-          if (page.total === 0) return <p class="notice">No latent fired in the corpus.</p>;
+          if (page.total === 0) return <p class="notice">{words ? `No description has ${words}.` : "No latent fired in the corpus."}</p>;
+          const sorted = "sort" in page ? page.sort : undefined; // what was searched for comes best match first
+          const described = page.rows.some((r) => r.description);
           const columns = COLUMNS.filter(([key]) => key in page.rows[0]!); // a source read inside a block has no direct logits
           return <>
             <div class="scroll">
               <table class="browse">
                 <thead>
-                  <tr>{head(page.sort, "latent", "latent", "index in the dictionary")}<th scope="col">promotes</th>{columns.map(([k, l, , h]) => head(page.sort, k, l, h))}</tr>
+                  <tr>{head(sorted, "latent", "latent", "index in the dictionary")}{described && <th scope="col">description</th>}<th scope="col">promotes</th>{columns.map(([k, l, , h]) => head(sorted, k, l, h))}</tr>
                 </thead>
                 <tbody>
                   {page.rows.map((r) => (
-                    <tr onClick={() => (location.hash = `${base}/${r.latent}`)}>
+                    <tr key={r.latent} onClick={() => (location.hash = `${base}/${r.latent}`)}>
                       <td><a href={`${base}/${r.latent}`}>{r.latent}</a></td>
+                      {described && <td class="said" data-tip={r.description}>{r.description}</td>}
                       <td class="token">{r.top_token === undefined ? "–" : quoted(r.top_token)}</td>
                       {columns.map(([, , show]) => <td class="num">{show(r)}</td>)}
                     </tr>

@@ -1,6 +1,6 @@
 // One latent: examples by interval, direct logits, histogram, neighbours, and a box to try a text.
 import { useEffect, useState } from "preact/hooks";
-import { ask, type Encoded, type Example, type Latent } from "./api";
+import { ask, type Description, type Encoded, type Example, type Latent } from "./api";
 import { Load } from "./load";
 import { percent, quoted, short, whole } from "./format";
 import { Tokens } from "./tokens";
@@ -68,6 +68,36 @@ function Try({ latent }: { latent: Latent }) {
   );
 }
 
+// What the latent stands for, in words: the first description, and the others with what each was found to be worth.
+function Said({ found }: { found: Description[] }) {
+  const [first, ...others] = found;
+  if (!first) return null;
+  const scores = (d: Description) => Object.entries(d.scores);
+  const line = (d: Description) => (
+    <p class="faint small">
+      {d.by}
+      {scores(d).map(([name, value]) => <> · <span class="score" data-tip={HELP[name] ?? name}>{name} {value.toFixed(2)}</span></>)}
+    </p>
+  );
+  return (
+    <div class="panel described">
+      <p class="first">{first.text}</p>
+      {line(first)}
+      {others.map((d) => <div><p>{d.text}</p>{line(d)}</div>)}
+    </div>
+  );
+}
+
+const HELP: Record<string, string> = {
+  detection: "a judge tells windows in which it fires from others: balanced accuracy, chance 0.5",
+  fuzzing: "a judge tells right marks from wrong ones: balanced accuracy, chance 0.5",
+  simulation: "a judge predicts the activations: correlation, chance 0",
+  overlap: "words shared with the windows in which it fires: AUROC, chance 0.5",
+  embedding: "similarity to the windows in which it fires: AUROC, chance 0.5",
+  surprisal: "what it saves the model itself where the latent fires: AUROC, chance 0.5",
+  output: "its words rise when the model is steered: AUROC, chance 0.5",
+};
+
 function View({ latent: f }: { latent: Latent }) {
   const [top, ...rest] = f.groups;
   return (
@@ -123,6 +153,7 @@ export function Feature({ source, latent }: { source: string; latent: number }) 
               <span class="keys"><kbd>j</kbd> next <kbd>k</kbd> previous <kbd>/</kbd> try</span>
             </p>
           </header>
+          <Said found={f.descriptions} />
           <View latent={f} />
         </section>
       )}

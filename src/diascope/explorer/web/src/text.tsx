@@ -25,6 +25,7 @@ function Result({ found }: { found: Encoded }) {
   const [order, setOrder] = useState<Order>("share");
   const rows = pooled(found, token, order);
   const most = Math.max(...rows.map((r) => r[order]), 1e-9);
+  const described = rows.some((r) => found.latents[r.latent]?.description);
   const base = `#/s/${encodeURIComponent(found.source)}`;
   return (
     <>
@@ -44,7 +45,7 @@ function Result({ found }: { found: Encoded }) {
       <div class="scroll">
         <table class="browse">
           <thead><tr>
-            <th scope="col">latent</th><th scope="col">promotes</th><th scope="col" class="num">activation</th>
+            <th scope="col">latent</th>{described && <th scope="col">description</th>}<th scope="col">promotes</th><th scope="col" class="num">activation</th>
             <th scope="col" class="num">of its max</th><th scope="col" class="num">density</th>{token === null && <th scope="col" class="num">tokens</th>}
           </tr></thead>
           <tbody>
@@ -53,6 +54,7 @@ function Result({ found }: { found: Encoded }) {
               return (
                 <tr onClick={() => (location.hash = `${base}/${r.latent}`)}>
                   <td class="barred" style={{ "--w": `${(100 * r[order]) / most}%` }}><a href={`${base}/${r.latent}`}>{r.latent}</a></td>
+                  {described && <td class="said" data-tip={facts?.description}>{facts?.description}</td>}
                   <td class="token">{facts?.top_token === undefined ? "–" : quoted(facts.top_token)}</td>
                   <td class="num">{short(r.max)}</td><td class="num">{percent(r.share)}</td>
                   <td class="num faint">{facts ? percent(facts.density) : "–"}</td>{token === null && <td class="num faint">{r.tokens}</td>}
