@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -50,6 +51,7 @@ class Eval:
     def run(self) -> None:
         from diascope.dictionaries import load_dictionary
         from diascope.evals import evaluate, rows_of
+        from diascope.evals.saebench import of_text
         from diascope.models import load_model
         from diascope.storage.files import check_target
         from diascope.tokens import open_corpus, pack
@@ -96,7 +98,7 @@ class Eval:
                 )
                 for name, entries in found.items():
                     cards[name]["suite"] = suite_card(entries)
-        self._write(cards)
+        self._write(cards, lambda name: of_text(model, dictionaries[name], sequences))
         tables(cards)
 
     def _families(self) -> tuple[str, ...]:
@@ -109,7 +111,7 @@ class Eval:
             raise ValueError("--families are parts of the suite: add --tier ci, cpu or full")
         return () if self.tier == "core" else self.families or FAMILIES
 
-    def _write(self, cards: dict[str, Any]) -> None:
+    def _write(self, cards: dict[str, Any], more: Callable[[str], dict[str, float]]) -> None:
         """Cards into the artefacts (of our own format), the files that were asked for, and where they are."""
         from diascope.dictionaries.artefact import write_card
         from diascope.evals.report import card_html, report_html
@@ -136,7 +138,9 @@ class Eval:
             from diascope.evals.saebench import write_saebench
 
             for name, card in cards.items():
-                write_saebench(self.saebench / Path(name).name, name, card)
+                place = "--".join(p for p in Path(name).parts if p not in ("/", "..", "."))
+                write_saebench(self.saebench / place, name, card, more(name))
+            out.print(f"SAEBench's schema: {self.saebench}", style="dim", markup=False)
 
 
 @dataclass

@@ -171,6 +171,7 @@ def _details(found: dict[int, Letter]) -> dict[str, Any]:
         LETTERS[n]: {
             "main": v.main, "probe_f1": v.probe_f1, "latent_f1": v.latent_f1, "words": len(v.fraction),
             "absorption": float(v.fraction.mean()) if len(v.fraction) else None,
+            "full": float(v.full.mean()) if len(v.full) else None,
         }
         for n, v in found.items()
     }  # fmt: skip

@@ -268,6 +268,7 @@ def _facts(model: Model, d: Dictionary, sequences: Sequences, text: EvalText, sh
         "kind": d.config.kind,
         "sites_in": list(d.config.sites_in),
         "sites_out": list(d.config.sites_out),
+        "context": sequences.tokens.shape[1],
         "tokens": int(text.rows.sum()),
         "predictions": int(short.predicts.sum()),
         "documents": len(np.unique(text.documents)),
