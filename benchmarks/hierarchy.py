@@ -80,7 +80,9 @@ def measured(seed: int, rows: int, k: int, bars: Bars) -> dict[str, dict[str, fl
     out = {}
     for t in trained:
         found = absorbed(t.dictionary, w) | matched(t.dictionary, w)
-        out[names[t.recipe.name]] = {m: v.value if isinstance(v := found[m], Estimate) else float(v or 0) for m in METRICS}
+        out[names[t.recipe.name]] = {
+            m: v.value if isinstance(v := found[m], Estimate) else float("nan") if v is None else float(v) for m in METRICS
+        }
     return out
 
 

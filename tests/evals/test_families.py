@@ -6,6 +6,7 @@ import torch
 
 from diascope.dictionaries import Dictionary, DictionaryConfig
 from diascope.evals.absorption import Absorption, _absorbed, absorption
+from diascope.evals.entry import alike
 from diascope.evals.forgetting import Forgetting, ablation, forgetting, of_documents
 from diascope.evals.geometry import geometry, largest_cosine
 from diascope.evals.probe_sets import Task
@@ -34,17 +35,18 @@ def task(toy, seed=0):
 
 @pytest.fixture(scope="module")
 def planted(toy):
-    """An SAE of random latents, whose latent 5 is the direction of the label."""
+    """An SAE of random latents, of which 5 and 6 are the two senses of the label's direction, and write it whole."""
     t = task(toy)
     x = Subject(toy, [blank()]).last(t.prompts)[blank().site_in]
     u = torch.from_numpy(fit(x.numpy(), t.labels, standardise=True).direction).float()
     d = blank()
     W = d.W_enc.clone()
-    W[:, 5] = u
+    W[:, 5], W[:, 6] = u, -u
     bias = d.b_enc.clone()
     bias[5] = -float((x @ u).mean())
+    bias[6] = -bias[5]
     D = d.W_dec.clone()
-    D[5] = u
+    D[5], D[6] = u, -u
     return Dictionary(d.config, d.tensors() | {"W_enc": W, "W_dec": D, "b_enc": bias})
 
 
@@ -87,10 +89,10 @@ def test_each_text_is_read_once_at_its_last_token_whatever_stands_beside_it(toy)
 def test_probes_find_what_is_there_and_nothing_in_shuffled_labels(toy, planted):
     subject = Subject(toy, [planted])
     entry = probing(subject, planted, Probing(train=120, test=80, ks=(1, 3)), tasks=[task(toy), task(toy, 1)])
-    assert entry.details["latents"]["letters0"][0] == 5
+    assert entry.details["latents"]["letters0"][0] in (5, 6)
     assert entry.result["auroc k1"].value > 0.94 and entry.controls["dense"]["auroc all dimensions"].value > 0.98
     assert 0.8 < entry.controls["mean difference"]["auroc all dimensions"].value < entry.result["auroc k1"].value
-    assert abs(entry.controls["shuffled labels"]["auroc k1"].value - 0.5) < 0.15
+    assert abs(entry.controls["shuffled labels"]["auroc k3"].value - 0.5) < 0.25
     assert entry.result["auroc k1 elsewhere"].documents == 2
     data = entry.data()
     assert data["result"]["auroc k1"]["documents"] == 2 and data["config"]["type"] == "Probing"
@@ -98,7 +100,7 @@ def test_probes_find_what_is_there_and_nothing_in_shuffled_labels(toy, planted):
 
 def test_the_test_rows_choose_nothing(toy, planted):
     """Turning the test labels round turns the score round: neither latents nor strength were chosen on them."""
-    subject, config = Subject(toy, [planted]), Probing(train=120, test=80, ks=(1,))
+    subject, config = Subject(toy, [planted]), Probing(train=120, test=80, ks=(3,))
     t = task(toy)
     _, test = t.split(120, 80)
     labels = t.labels.copy()
@@ -106,7 +108,9 @@ def test_the_test_rows_choose_nothing(toy, planted):
     a = probing(subject, planted, config, tasks=[t])
     b = probing(subject, planted, config, tasks=[Task(t.name, t.prompts, labels)])
     assert a.details["latents"] == b.details["latents"]
-    assert b.result["auroc k1"].value == pytest.approx(1 - a.result["auroc k1"].value)
+    assert b.result["auroc k3"].value == pytest.approx(1 - a.result["auroc k3"].value)
+    dense = [e.controls["dense"]["auroc all dimensions"].value for e in (a, b)]
+    assert dense[1] == pytest.approx(1 - dense[0])
 
 
 def test_training_and_test_prompts_are_disjoint_and_balanced():
@@ -114,6 +118,19 @@ def test_training_and_test_prompts_are_disjoint_and_balanced():
     train, test = t.split(512, 300)
     assert not set(train) & set(test) and len(train) and len(test)
     assert t.labels[train].mean() == t.labels[test].mean() == 0.5
+    with pytest.raises(ValueError, match="8 of each"):
+        Task("t", ("a", "b"), np.array([0, 1])).split(8, 8)
+
+
+def test_other_latents_fire_as_often():
+    rate = np.linspace(0, 0.5, 200)
+    chosen = np.array([190, 100, 12])
+    found = alike(rate, chosen, np.random.default_rng(0))
+    assert len(set(found)) == 3 and not set(found) & set(chosen)
+    assert (
+        np.abs(np.log(rate[found] / rate[chosen])).max() < 1.5
+        and alike(np.zeros(9), chosen[:0], np.random.default_rng(0)).size == 0
+    )
 
 
 def test_ranking_and_probe_against_direct_formulas():
@@ -136,12 +153,13 @@ def test_removal_takes_the_concept_and_leaves_the_other(toy, planted):
     other = task(toy, 2)  # whether the prompt begins with a letter early in the alphabet
     labels = np.array([int(p[0] in "cdef") for p in other.prompts])
     other = Task("first", other.prompts, labels)
-    entry = removal(subject, planted, Removal(train=120, test=80, k=1), tasks=[task(toy), other])
+    entry = removal(subject, planted, Removal(train=120, test=80, k=2), tasks=[task(toy), other])
     x = torch.randn(5, 32)
     f = planted.encode(x).dense()
     assert np.allclose(without(planted, x.numpy(), np.array([5, 7])), x - f[:, [5, 7]] @ planted.W_dec[[5, 7]], atol=1e-6)
-    assert entry.details["latents"]["letters0"] == [5]
-    assert entry.controls["mean difference"]["drop"].n == 2 and entry.result["drop"].n == 2
+    assert sorted(entry.details["latents"]["letters0"]) == [5, 6]
+    own, others = entry.details["drops"]["latents"]["letters0"]
+    assert own > 0.1 > abs(others) and own > entry.details["drops"]["other latents"]["letters0"][0] + 0.1
     assert removal(subject, _transcoder(), Removal(), tasks=[]).result == {}
 
 
@@ -155,20 +173,23 @@ def test_absorption_by_its_definition():
     """Latent 0 is the main one; 1 and 2 point along the probe, 3 across it."""
     from scipy.sparse import csr_matrix
 
-    d = blank(S=4)
     u = np.zeros(32)
     u[0] = 1
     D = torch.zeros(4, 32)
     D[0, 0] = D[1, 0] = 1.0
     D[2, 0] = D[2, 1] = 2.0  # not of unit length
     D[3, 1] = 1.0
-    d = Dictionary(d.config, d.tensors() | {"W_dec": D})
     f = csr_matrix(np.array([[4.0, 0, 0, 9], [0, 4, 0, 0], [1, 0, 1.5, 0], [0, 0, 0, 9], [0, 1, 0, 0], [5, 2, 0, 0]]))
     P = np.array([4.0, 4.0, 4.0, 4.0, 4.0, 4.0])
-    fraction, full = _absorbed(d, f, P, u, np.array([0]), Absorption())
+    W, none = D.numpy(), np.zeros(4)
+    fraction, full = _absorbed(W, f, none, P, u, np.array([0]), Absorption())
     # word 2: main explains 1, latent 2 explains 3 of the 3 that are left; word 4 explains a quarter only; word 5 is over-explained
     assert fraction.tolist() == [0, 1, 0.75, 0, 0, 0] and full.tolist() == [0, 1, 0, 0, 0, 0]
-    assert _absorbed(d, f, -P, u, np.array([0]), Absorption())[0].sum() == 0
+    assert _absorbed(W, f, none, -P, u, np.array([0]), Absorption())[0].sum() == 0
+    # a latent that fires alike on every word explains nothing of what is about the mean
+    always = csr_matrix(np.array([[0.0, 50, 0, 0]] * 3))
+    fraction, full = _absorbed(W, always, np.array([0.0, 50, 0, 0]), P[:3], u, np.array([0]), Absorption())
+    assert not fraction.any() and not full.any()
 
 
 def test_absorption_is_null_below_its_gate_and_says_why(toy, monkeypatch):
@@ -222,6 +243,11 @@ def test_ablation_takes_off_what_the_latents_write_and_forgetting_counts_both_te
     assert entry.result["selectivity"] == pytest.approx(a.value - b.value)
     assert a.n == entry.run["predictions"]["target"]
     assert "reason" in forgetting(d, train, test, Forgetting(rare=0.0)).run
+    from diascope.evals.forgetting import _rises
+
+    fires = np.bincount(d.encode(test.target.capture([d.site_in])[d.site_in]).index.numpy(), minlength=d.d_sae)
+    rises = _rises(test.target, {"silent": ablation(d, np.flatnonzero(fires == 0)), "most": ablation(d, fires.argsort()[-8:])})
+    assert np.abs(rises["silent"]).max() < 1e-5 < np.abs(rises["most"]).mean()
 
 
 def test_vectors_moved_whole_give_the_sources_answer(toy):
@@ -244,6 +270,34 @@ def test_ravel_needs_cities_that_the_model_knows(toy):
     assert entry.result == {"score": None} and set(entry.run["known"]) == {"country", "continent", "language"}
 
 
+def test_ravel_moves_a_city_at_its_last_token(toy, monkeypatch):
+    """With everything taken for known: the city's last token is found, answers differ within pairs, all three attributes are moved."""
+    from diascope.evals import ravel as module
+
+    r = np.random.default_rng(0)
+    places = [("Italy", "Europe"), ("Japan", "Asia"), ("Kenya", "Africa"), ("India", "Asia")] * 12
+    given = [
+        City("".join(r.choice(list("abcdefgh"), 4)), {"country": c, "continent": k, "language": "Thai" if i % 5 else "Urdu"})
+        for i, (c, k) in enumerate(places[j] for j in r.permutation(len(places)))
+    ]
+    ask = module._ask
+    for attribute in ("country", "language"):
+        a = ask(toy, module.PROMPTS[attribute], given, attribute)
+        assert all(toy.tokenizer.decode([t[p]]) == c.name[-1] for t, p, c in zip(a.tokens, a.at, given, strict=True))
+        assert toy.tokenizer.decode([int(a.answer[0])]) == " "  # bytes: every answer begins with its space
+    names = {"Italy": 1, "Japan": 2, "Kenya": 3, "India": 4, "Europe": 1, "Asia": 2, "Africa": 3, "Thai": 1, "Urdu": 2}
+
+    def known(model, prompt, cities, attribute):
+        a = ask(model, prompt, cities, attribute)
+        answer = np.array([names[c.answers[attribute]] for c in cities])
+        return module._Asked(a.tokens, a.at, answer, np.ones(len(cities), bool))
+
+    monkeypatch.setattr(module, "_ask", known)
+    entry = ravel(toy, blank(), Ravel(pairs=12, k=4, least=8), given=given)
+    assert set(entry.controls) == {"other latents", "whole vector"} and entry.details["country"]["pairs"] == 12
+    assert entry.result["cause"].n == 36 and entry.result["cause"].documents <= 24  # three attributes; base cities of one half
+
+
 def test_a_dictionary_of_the_true_features_is_matched_and_absorbs_nothing():
     world = World(d=128, features=60, parents=4, children=3, active=3.0, noise=0.0)
     D = world.directions
@@ -263,6 +317,16 @@ def test_a_dictionary_of_the_true_features_is_matched_and_absorbs_nothing():
     assert absorbed(Dictionary(config, zero | {"W_enc": E, "W_dec": W}), world, rows=4000)["absorption"].value > 0.95
     with pytest.raises(ValueError, match="no parents"):
         absorbed(true, World())
+    dead = Dictionary(config, true.tensors() | {"threshold": torch.full((60,), 1e9)})
+    assert (
+        absorbed(dead, world, rows=4000)["absorption"] is None
+    )  # what finds no parent absorbs nothing, and is not praised for it
+    few = {
+        k: v[..., :10] if k in ("W_enc", "b_enc", "threshold") else v[:10] if k == "W_dec" else v
+        for k, v in true.tensors().items()
+    }
+    small = Dictionary(DictionaryConfig.single("world", "L0.resid_post", "L0.resid_post", 128, 128, 10, l0_target=4.0), few)
+    assert matched(small, world, rows=4000)["found (cosine > 0.9)"].value == pytest.approx(10 / 60)
 
 
 def test_worlds_fire_as_they_say():

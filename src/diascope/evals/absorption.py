@@ -4,15 +4,16 @@
    Gates: letters whose probe reaches F1 > 0.6 on the others count; where fewer than 20 do, the result is null.
 2. The letter's main latents: ranked as for k-sparse probing; the first, and further ones for as long as each adds more than
    0.03 to the F1 of a probe on them (a letter may be split), on training words that the probe was not fitted on.
-3. On every test word of the letter that the dense probe finds: with u the probe's unit direction and m the training words' mean,
-   P = (x - m) . u is to be explained, and latent j explains f_j (W_dec[j] . u).
+3. On every test word of the letter that the dense probe finds: with u the probe's unit direction and means over training words,
+   P = (x - mean x) . u is to be explained, and latent j explains (f_j - mean f_j) (W_dec[j] . u).
    Absorbers are at most 3 other latents with cos(W_dec[j], u) >= 0.1, those that explain most. Where together they explain
    at least 0.4 P and the main latents less than P,
        absorption = min(absorbers, P - main) / (min(absorbers, P - main) + main),     0 elsewhere.
-4. A word is fully absorbed where no main latent is active and the one latent that explains most explains at least 0.4 P.
+4. A word is fully absorbed where no main latent is active and the one latent that explains most has cos >= 0.025 and explains at
+   least 0.4 P.
 
-SAEBench's numbers (its thresholds are taken over) differ in two points: P is taken about the mean here, since on Gemma 3 nine
-tenths of a vector are the mean; and decoder rows need not have unit length.
+SAEBench's numbers (its thresholds are taken over) differ in two points: everything is taken about the means here, since on Gemma 3
+nine tenths of a vector are the mean; and decoder rows need not have unit length.
 """
 
 from __future__ import annotations
@@ -36,12 +37,13 @@ from diascope.evals.subject import Subject
 class Absorption:
     """How many words, and the gates and thresholds of the definition."""
 
-    words: int = 110  # a letter, a fifth of them for testing
+    words: int = 220  # a letter, a fifth of them for testing
     probe_f1: float = 0.6
     letters: int = 20
     splits: int = 10
     jump: float = 0.03
     cosine: float = 0.1
+    cosine_full: float = 0.025
     absorbers: int = 3
     share: float = 0.4
     seed: int = 0
@@ -91,10 +93,10 @@ def absorption(
     if len(passed) < config.letters:
         run["reason"] = f"{len(passed)} letters have a probe with F1 above {config.probe_f1}, and {config.letters} are needed"
         return Entry(config, run, {"absorption": None, "full absorption": None}, controls)
-    f, found = sparse(d, x), {}
+    f, W, found = sparse(d, x), d.W_dec.detach().numpy(), {}
     for i, n in enumerate(passed):
         progress(i, len(passed), LETTERS[n])
-        found[n] = _letter(d, f, x, words, n, probes[n], f1[n], config)
+        found[n] = _letter(W, f, x, words, n, probes[n], f1[n], config)
     progress(len(passed), len(passed), "")
     return Entry(config, run, _result(found), controls, _details(found))
 
@@ -112,7 +114,7 @@ def _f1(truth: np.ndarray, said: np.ndarray) -> float:
 
 
 def _letter(
-    d: Dictionary, f: Any, x: np.ndarray, words: Words, n: int, probe: Probe, probe_f1: float, config: Absorption
+    W: np.ndarray, f: Any, x: np.ndarray, words: Words, n: int, probe: Probe, probe_f1: float, config: Absorption
 ) -> Letter:
     y, train = (words.letter == n).astype(np.int64), np.flatnonzero(~words.test)
     order = ranking(f[train], y[train])[: config.splits]
@@ -130,29 +132,31 @@ def _letter(
     test = np.flatnonzero(words.test & (y == 1) & (probe.score(x) > 0))
     u = probe.direction
     P = (x[test] - x[train].mean(0)) @ u
-    fraction, full = _absorbed(d, f[test], P, u, order[:k], config)
+    mean = np.asarray(f[train].mean(0)).ravel()
+    fraction, full = _absorbed(W, f[test], mean, P, u, order[:k], config)
     return Letter(order[:k].tolist(), probe_f1, f1_of(k, train, np.flatnonzero(words.test)), fraction, full)
 
 
 def _absorbed(
-    d: Dictionary, f: Any, P: np.ndarray, u: np.ndarray, main: np.ndarray, config: Absorption
+    W: np.ndarray, f: Any, mean: np.ndarray, P: np.ndarray, u: np.ndarray, main: np.ndarray, config: Absorption
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(absorption, 1 where fully absorbed) of words with latents f [n, S] and probe projections P [n]."""
-    W = d.W_dec.detach().double().numpy()
-    along = W @ u
-    cosine = along / np.maximum(np.linalg.norm(W, axis=1), 1e-30)
+    """(absorption, 1 where fully absorbed) of words with latents f [n, S], of mean [S], and probe projections P [n]."""
     fraction, full = np.zeros(len(P)), np.zeros(len(P))
+    silent = -float(mean[main] @ (W[main].astype(np.float64) @ u))  # what silent main latents explain
     for i in range(len(P)):
         j, v = f.indices[f.indptr[i] : f.indptr[i + 1]], f.data[f.indptr[i] : f.indptr[i + 1]]
-        explains, own = v * along[j], np.isin(j, main)
-        if P[i] <= 0:
+        if P[i] <= 0 or not len(j):
             continue
-        mine = float(explains[own].sum())
-        others = np.sort(explains[~own & (cosine[j] >= config.cosine) & (explains > 0)])[::-1][: config.absorbers].sum()
+        rows = W[j].astype(np.float64)
+        along, own = rows @ u, np.isin(j, main)
+        cosine, explains = along / np.maximum(np.linalg.norm(rows, axis=1), 1e-30), (v - mean[j]) * along
+        mine = silent + float((v * along)[own].sum())
+        others = np.sort(explains[~own & (cosine >= config.cosine) & (explains > 0)])[::-1][: config.absorbers].sum()
         if mine < P[i] and others >= config.share * P[i]:
             part = min(float(others), P[i] - max(mine, 0.0))
             fraction[i] = 1.0 if mine <= 0 else part / (part + mine)
-        full[i] = not own.any() and len(j) > 0 and float(explains.max()) >= config.share * P[i]
+        top = int(explains.argmax())
+        full[i] = not own.any() and cosine[top] >= config.cosine_full and explains[top] >= config.share * P[i]
     return fraction, full
 
 

@@ -104,7 +104,8 @@ def random_dictionary(dictionary: Dictionary, x: Tensor, y: Tensor, *, seed: int
     """
     c = dictionary.config
     scale_in, scale_out = site_scale(x, c.widths_in), site_scale(y, c.widths_out)
-    d = _random_units(dictionary, x, scale_out, same_l0(dictionary, x), seed)
+    l0 = max(1, round(float(dictionary.encode(x[:2048]).counts.float().mean())))
+    d = _random_units(dictionary, x, scale_out, l0, seed)
     tensors = d.tensors() | {"W_enc": d.W_enc / scale_in[:, None], "W_dec": d.W_dec * scale_out}
     return Dictionary(d.config, tensors)
 

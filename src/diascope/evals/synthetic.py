@@ -9,7 +9,8 @@ A world has F unit directions; a row is the sum of the active ones, each times a
 matched(d, world)    each feature with the latent whose decoder row is nearest, one to one (Hungarian): the mean cosine; the share of
                      features whose nearest latent is no other's nearest; precision and recall of firing, over features
 absorbed(d, world)   for each parent its latent is the one whose firing has the best F1 on rows without any of the children; then
-                     P(latent silent | parent and child) - P(latent silent | parent alone), mean over pairs of parent and child
+                     P(latent silent | parent and child) - P(latent silent | parent alone), mean over pairs of parent and child;
+                     a parent whose latent has F1 below 0.5 was not found and does not count: where none was, the result is null
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class World:
 
     d: int = 64
     features: int = 160
-    active: float = 6.0  # features a row in the mean
+    active: float = 6.0  # of Zipf's features a row, in the mean
     zipf: float = 0.8
     group: int = 4
     together: float = 0.3
@@ -100,12 +101,17 @@ def matched(d: Dictionary, world: World, *, rows: int = 20_000) -> dict[str, Est
     fired = d.encode(x).dense().numpy()[:, latent] > 0
     true = magnitude.numpy()[:, feature] > 0
     both = (fired & true).sum(0)
+
+    def all_features(values: np.ndarray) -> Estimate | None:
+        """Of a dictionary with fewer latents than there are features the others' values are 0."""
+        return over(np.concatenate([values, np.zeros(world.features - len(values))]))
+
     return {
-        "matching cosine": over(cosine[feature, latent]),
-        "found (cosine > 0.9)": over((cosine[feature, latent] > 0.9).astype(float)),
+        "matching cosine": all_features(cosine[feature, latent]),
+        "found (cosine > 0.9)": all_features((cosine[feature, latent] > 0.9).astype(float)),
         "uniqueness": over(alone.astype(float)),
-        "precision": over(both / np.maximum(fired.sum(0), 1)),
-        "recall": over(both / np.maximum(true.sum(0), 1)),
+        "precision": all_features(both / np.maximum(fired.sum(0), 1)),
+        "recall": all_features(both / np.maximum(true.sum(0), 1)),
     }
 
 
@@ -125,12 +131,15 @@ def absorbed(d: Dictionary, world: World, *, rows: int = 40_000) -> dict[str, An
         scores = 2 * hits / np.maximum(alone.sum() + fired[bare].sum(0), 1)
         best = int(scores.argmax())
         f1.append(float(scores[best]))
+        if f1[-1] < 0.5:
+            continue
         silent = 1 - fired[alone, best].mean()
-        for c in kids:
+        for c in (c for c in kids if on[:, c].any()):
             rates.append(float(1 - fired[on[:, c], best].mean() - silent))
             units.append(p)
     return {
         "absorption": over(rates, units),
         "f1 of parents' latents": over(f1),
+        "parents found": float(np.mean(np.array(f1) >= 0.5)),
         "l0": float(fired.sum(1).mean()),
     }
