@@ -30,8 +30,10 @@ class Eval:
     """Text column of jsonl and parquet."""
     tokens: int = 16_384
     """Tokens for L0, FVU and density."""
-    ce_tokens: int = 4_096
+    ce_tokens: int = 2_048
     """Tokens for CE and KL; the unembedding costs more than the trunk."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of the model: auto is what a harvest takes, bfloat16 where the processor multiplies it. Losses are float32."""
     fit_text: str | None = "wikipedia-sample"
     """Text on which the controls are fitted; None evaluates without controls."""
     context: int = 512
@@ -52,7 +54,7 @@ class Eval:
         from diascope.dictionaries import load_dictionary
         from diascope.evals import evaluate, rows_of
         from diascope.evals.saebench import of_text
-        from diascope.models import load_model
+        from diascope.recipes.run import opened_model
         from diascope.storage.files import check_target
         from diascope.tokens import open_corpus, pack
 
@@ -68,9 +70,7 @@ class Eval:
         families = self._families()
         dictionaries = {p: load_dictionary(p, sites=ends(self.sites)) for p in self.dictionary}
         with Bars(out) as bars:
-            say = bars.stage("model", "")
-            model = load_model(self.model, progress=lambda line: say(0, 0, line))
-            say(1, 1, model.name)
+            model = opened_model(self.model, self.dtype, bars.stage)
             corpora = {name: open_corpus(name, field=self.field) for name in texts_in(self.text)}
             documents = [d for c in corpora.values() for d in c.documents]
             domains = {d.name: name for name, c in corpora.items() for d in c.documents} if len(corpora) > 1 else {}

@@ -35,8 +35,8 @@ class Probing:
     """What to probe: task names, prompts a task for training and test, and how many latents."""
 
     tasks: tuple[str, ...] = MINI
-    train: int = 256
-    test: int = 200
+    train: int = 200
+    test: int = 120
     ks: tuple[int, ...] = (1, 2, 5)
     seed: int = 0
 

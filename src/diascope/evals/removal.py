@@ -37,8 +37,8 @@ class Removal:
         "156_athlete_sport_baseball", "121_us_timezone_New_York", "125_world_country_Italy", "126_art_type_book",
         "5_hist_fig_ismale", "7_hist_fig_ispolitician",
     )  # fmt: skip
-    train: int = 512
-    test: int = 300
+    train: int = 200
+    test: int = 120
     k: int = 10
     seed: int = 0
 
