@@ -124,7 +124,7 @@ def test_train_end_to_end_on_a_users_own_model_and_text(toy_folder, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     card = json.loads((both[0] / "card.json").read_text())
     assert card["suite"]["geometry"]["result"]["redundancy"] > 0 and "too few" in card["suite"]["absorption"]["run"]["reason"]
-    assert "<svg" in (tmp_path / "r.html").read_text() and "geometry" in (both[1] / "card.html").read_text()
+    assert "<svg" in (tmp_path / "r.html").read_text() and "Geometry" in (both[1] / "card.html").read_text()
     assert run("verify", *both).returncode == 0  # what was written afterwards is sealed too
     first = [*common[:-1], tmp_path / "again", "--site", "L1.resid_post"]
     refused(run(*first, "--text", tmp_path / "gone.txt"), "there is no text file")

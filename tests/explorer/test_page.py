@@ -105,7 +105,8 @@ def test_descriptions_are_shown_and_searched(page):
     page.get_by_label("search descriptions").fill(word)
     page.get_by_label("search descriptions").press("Enter")
     page.wait_for_function(
-        "w => [...document.querySelectorAll('td.said')].every(t => t.textContent.toLowerCase().includes(w))",
+        "w => { const found = [...document.querySelectorAll('td.said')];"
+        " return found.length > 0 && found.every(t => t.textContent.toLowerCase().includes(w)); }",
         arg=word.lower()[:3],
     )
     assert rows.count() >= 1
