@@ -122,6 +122,7 @@ def test_train_end_to_end_on_a_users_own_model_and_text(toy_folder, tmp_path):
     refused(run(*judge, "--families", "geometry"), "add --tier")
     done = run(*judge, "--tier", "ci", "--families", "geometry", "absorption", "--report", tmp_path / "r.html")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "redundancy" in done.stdout and "nothing is said" in done.stdout
     card = json.loads((both[0] / "card.json").read_text())
     assert card["suite"]["geometry"]["result"]["redundancy"] > 0 and "too few" in card["suite"]["absorption"]["run"]["reason"]
     assert "<svg" in (tmp_path / "r.html").read_text() and "Geometry" in (both[1] / "card.html").read_text()

@@ -49,6 +49,24 @@ def evaluation_table(name: str, card: Mapping[str, Any]) -> Group:
     return Group(table, Text(note, style="dim"))
 
 
+def suite_table(card: Mapping[str, Any]) -> Table:
+    """A card's suite: each family's numbers, half the width of their 95 % interval, and the same number of its controls."""
+    table = Table(title=Text("suite"), title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for column, justify in (("", "left"), ("", "left"), ("value", "right"), ("95 % ±", "right"), ("beside it", "left")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for family, entry in card["suite"].items():
+        for i, (name, value) in enumerate(entry["result"].items()):
+            beside = ", ".join(f"{c} {_value(r[name])}" for c, r in entry["controls"].items() if r.get(name) is not None)
+            dense = entry["controls"].get("dense", {}).get("auroc all dimensions")
+            beside = (
+                f"dense {_value(dense)}, {beside}" if dense and name.startswith("auroc k") and " " not in name[6:] else beside
+            )
+            table.add_row("" if i else family, name, _value(value), _interval(value), Text(beside, style="dim"))
+        if reason := entry["run"].get("reason"):
+            table.add_row("" if entry["result"] else family, "nothing is said", "", "", Text(reason, style="dim"))
+    return table
+
+
 def catalogue_table(cards: Mapping[str, Mapping[str, Any]]) -> Table:
     """Many dictionaries, one line each; the width and L0 class that most of them share stand once, above."""
     columns = [c for c in COLUMNS if c[0] in ("l0", "fvu", "fvu_standardised", "delta_ce", "dead")]

@@ -90,11 +90,14 @@ def carry_out(
 
 
 def tables(cards: dict[str, dict]) -> None:  # type: ignore[type-arg]
-    from diascope.tables import evaluation_table
+    from diascope.tables import evaluation_table, suite_table
 
     for name, card in cards.items():
         out.print()
         out.print(evaluation_table(name, card))
+        if "suite" in card:
+            out.print()
+            out.print(suite_table(card))
     out.print()
 
 

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from diascope.dictionaries import Dictionary
+from diascope.latents.dataset import alike_in_length
 from diascope.models import Model
 from diascope.sites import Site
-
-BATCH_TOKENS = 4096
 
 Vectors = dict[Site, Tensor]
 
@@ -41,9 +40,8 @@ class Subject:
         """Vectors [len(texts), d] at every site, at the last token of each text."""
         new = [t for t in dict.fromkeys(texts) if t not in self._row]
         ids = [self._tokens(t) for t in new]
-        order = sorted(range(len(new)), key=lambda i: len(ids[i]))
         done = 0
-        for batch in _batches(order, [len(t) for t in ids]):
+        for batch in alike_in_length([len(t) for t in ids]):
             seen = self.model.capture([ids[i] for i in batch], self.sites)
             end = seen.attention.sum(1) - 1
             for site in self.sites:
@@ -70,22 +68,5 @@ class Subject:
 
     def next_to(self, prefix: Sequence[int], ids: Sequence[int]) -> Vectors:
         """Vectors [len(ids), d] at every site, at the token ids[i] standing alone after the tokens `prefix`."""
-        parts: dict[Site, list[Tensor]] = {s: [] for s in self.sites}
-        for first in range(0, len(ids), 256):
-            here = ids[first : first + 256]
-            for site, x in self.model.capture_next(prefix, here, self.sites).items():
-                parts[site].append(x.float().cpu())
-            self.progress(first + len(here), len(ids), "reading words")
-        return {site: torch.cat(p) for site, p in parts.items()}
-
-
-def _batches(order: Sequence[int], lengths: Sequence[int]) -> Iterable[list[int]]:
-    """Texts alike in length, at most BATCH_TOKENS tokens with their padding."""
-    batch: list[int] = []
-    for i in order:
-        if batch and (len(batch) + 1) * lengths[i] > BATCH_TOKENS:
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
+        self.progress(0, len(ids), "reading words")
+        return {site: x.float().cpu() for site, x in self.model.capture_next(prefix, ids, self.sites).items()}

@@ -116,10 +116,8 @@ class _Runner:
         began = time.perf_counter()
         try:
             entry = run()
-        except (
-            RuntimeError,
-            ValueError,
-        ) as error:  # a package that cannot be had, a task with too few prompts: the others go on
+        except (RuntimeError, ValueError) as error:
+            # a package that cannot be had, a task with too few prompts: the others go on
             entry = Entry(getattr(self.settings, family), {"reason": str(error)}, {})
         self._done += 1
         self._progress(self._done, self._total, self._now)

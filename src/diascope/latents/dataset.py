@@ -102,7 +102,7 @@ def _encoded(
     counted: list[np.ndarray] = [np.zeros(0, np.int32)] * len(part)
     found: list[tuple[np.ndarray, ...]] = []
     encoded = first
-    for batch in _batches([len(t) for t in ids]):
+    for batch in alike_in_length([len(t) for t in ids]):
         seen = model.capture([ids[i] for i in batch], d.config.reads)
         row, position = (x.cpu().numpy() for x in seen.mask.nonzero(as_tuple=True))
         document = np.asarray(batch)[row]
@@ -127,8 +127,8 @@ def _encoded(
     return {"firings": firings, "documents": documents, "vocabulary": vocabulary}
 
 
-def _batches(lengths: list[int]) -> Iterator[list[int]]:
-    """Documents with some tokens, alike in length, so that little is padded."""
+def alike_in_length(lengths: list[int]) -> Iterator[list[int]]:
+    """Numbers of texts with some tokens in batches, alike in length, so that little is padded."""
     order = [i for i in np.argsort(lengths, kind="stable").tolist() if lengths[i]]
     batch: list[int] = []
     for i in order:
