@@ -40,7 +40,7 @@ class Eval:
     """Tokens a sequence."""
     tier: Literal["core", "ci", "cpu", "full"] = "core"
     """core: losses, errors and controls alone. ci, cpu, full: the suite too (probing, removal, absorption, RAVEL, forgetting,
-    geometry), in seconds, minutes or hours, and card.json and card.html are written into the dictionaries' folders."""
+    geometry), in a minute, minutes or hours, and card.json and card.html are written into the dictionaries' folders."""
     families: tuple[str, ...] = ()
     """Only these parts of the suite; empty takes all."""
     report: Path | None = None

@@ -150,10 +150,11 @@ def ravel(
     own = results.pop("latents", {"score": None})
     bound = results.get("whole vector", {}).get("cause")
     if not isinstance(bound, Estimate) or bound.value < config.movable:
-        moved = f"{bound.value:.0%}" if isinstance(bound, Estimate) else "none"
-        run |= {
-            "reason": f"even the whole vector moves {moved} of the answers: at {d.site_in} a city's last token decides too little"
-        }
+        run["reason"] = (
+            f"even the whole vector moves {bound.value:.0%} of the answers: at {d.site_in} a city's last token decides too little"
+            if isinstance(bound, Estimate)
+            else "no attribute has two answers that three known cities share on one half: ask about more cities"
+        )
         own = {"cause": own.get("cause"), "isolation": own.get("isolation"), "score": None}
     return Entry(config, run, own, results, details)
 

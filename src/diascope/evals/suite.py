@@ -1,6 +1,6 @@
 """The suite: every metric family on every dictionary, what can be shared computed once.
 
-ci      seconds: a few prompts, to see that all of it runs
+ci      a minute: a few prompts, to see that all of it runs
 cpu     minutes on two cores for a model of 270M: the default
 full    all 113 probing tasks, more words, pairs and tokens
 
