@@ -42,6 +42,10 @@ def test_the_catalogue_has_the_releases_folders():
     four = members(Catalogue(depths(18)), 18)
     assert {m.folder.split("/")[0] for m in four} == {"resid_post", "attn_out", "mlp_out", "transcoder"}
     assert len(suite_cpu().training.members) == 90 + 3
+    chosen = suite_cpu(kinds=("transcoder", "clt")).training.members
+    assert {m.folder.split("/")[0] for m in chosen} == {"transcoder_all", "clt"} and len(chosen) == 18 + 1
+    with pytest.raises(ValueError, match="no kind sae of dictionary"):
+        suite_cpu(kinds=("sae",))
 
 
 @pytest.fixture(scope="module", params=DEPTHS)

@@ -140,6 +140,8 @@ class Suite:
     """Width of each single-layer dictionary."""
     per_layer: int = 1024
     """Latents a layer of the CLTs and the crosscoder; 0 leaves them out."""
+    kinds: tuple[str, ...] = ("resid_post", "attn_out", "mlp_out", "transcoder", "skip-transcoder", "crosscoder", "clt", "skip-clt")
+    """Which of these to train; circuits need transcoder (or skip-transcoder), or clt (or skip-clt)."""
     axes: str = ""
     """Under torchrun, what its processes do: dict=2 gives them different members, latent=2 shares out one's latents; the rest go over
     the rows of a batch (data)."""
@@ -159,7 +161,9 @@ class Suite:
             raise ValueError(f"per-layer is {self.per_layer}: give 32 or more, or 0 to leave the CLTs and the crosscoder out")
         with Bars(out) as bars:
             model = opened_model(self.model, "auto", bars.stage)
-        recipe = suite_cpu(self.model, model.n_layers, tokens=self.tokens, latents=self.latents, per_layer=self.per_layer)
+        recipe = suite_cpu(
+            self.model, model.n_layers, tokens=self.tokens, latents=self.latents, per_layer=self.per_layer, kinds=self.kinds
+        )
         if (
             self.text != "wikipedia-sample"
         ):  # thresholds are then set on the text's own held-out documents, and it is judged on them

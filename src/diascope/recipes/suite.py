@@ -21,6 +21,8 @@ from diascope.training import MemberRecipe
 
 MULTI_L0 = {"medium": 50.0, "big": 150.0}  # of CLTs and crosscoders, over all their layers together
 SITES = ("resid_post", "attn_out", "mlp_out")
+SINGLE = (*SITES, "transcoder", "skip-transcoder")
+MULTI = ("crosscoder", "clt", "skip-clt")
 
 
 def depths(n_layers: int) -> tuple[int, ...]:
@@ -44,8 +46,8 @@ class Catalogue:
     """Latents of the single-layer dictionaries."""
     sizes: tuple[str, ...] = ("small", "big")
     """L0 classes of the single-layer dictionaries."""
-    kinds: tuple[str, ...] = (*SITES, "transcoder", "skip-transcoder")
-    """Which single-layer dictionaries."""
+    kinds: tuple[str, ...] = (*SINGLE, *MULTI)
+    """Which of SINGLE and MULTI."""
     per_layer: int = 0
     """Latents a layer of the CLT and the crosscoder; 0 leaves them out."""
     multi_sizes: tuple[str, ...] = ("medium",)
@@ -53,12 +55,15 @@ class Catalogue:
 
 
 def members(c: Catalogue, n_layers: int) -> tuple[MemberRecipe, ...]:
-    """Every member of the catalogue; its name is its folder's with / as --."""
+    """Every member of the catalogue; its name is its folder's with / as --. ValueError for a kind that there is not."""
+    if wrong := set(c.kinds) - {*SINGLE, *MULTI}:
+        raise ValueError(f"there is no kind {', '.join(sorted(wrong))} of dictionary here: choose from {', '.join((*SINGLE, *MULTI))}")
     every = len(c.layers) > len(depths(n_layers))
     found = [
         _single(kind, layer, width, size, n_layers, every)
         for layer in c.layers
         for kind in c.kinds
+        if kind in SINGLE
         for width in c.widths
         for size in c.sizes
     ]
@@ -68,8 +73,9 @@ def members(c: Catalogue, n_layers: int) -> tuple[MemberRecipe, ...]:
                 f"a CLT and a crosscoder need several layers, and this model has {n_layers}: leave them out (per_layer=0)"
             )
         for size in c.multi_sizes:
-            found += [_crosscoder(depths(n_layers), c.per_layer, size)]
-            found += [_clt(n_layers, c.per_layer, size, skip) for skip in (False, True)]
+            several = {"crosscoder": _crosscoder(depths(n_layers), c.per_layer, size)}
+            several |= {f"{'skip-' if skip else ''}clt": _clt(n_layers, c.per_layer, size, skip) for skip in (False, True)}
+            found += [m for kind, m in several.items() if kind in c.kinds]
     return tuple(found)
 
 
@@ -114,10 +120,16 @@ def suite(
 
 
 def suite_cpu(
-    model: str = "gemma-3-270m", n_layers: int = 18, *, tokens: int = 100_000, latents: int = 2048, per_layer: int = 1024
+    model: str = "gemma-3-270m",
+    n_layers: int = 18,
+    *,
+    tokens: int = 100_000,
+    latents: int = 2048,
+    per_layer: int = 1024,
+    kinds: tuple[str, ...] = (*SINGLE, *MULTI),
 ) -> RunRecipe:
     """The catalogue on two cores: 2,048 latents, medium L0, every token once; CLT and crosscoder 1,024 latents a layer."""
-    c = Catalogue(tuple(range(n_layers)), (latents,), ("medium",), per_layer=per_layer)
+    c = Catalogue(tuple(range(n_layers)), (latents,), ("medium",), kinds, per_layer)
     return RunRecipe(
         scaled(members(c, n_layers), tokens, epochs=1.0), name="suite_cpu", model=model, tokens=tokens,
         calibration="held-out+wikipedia-passages-dev", controls=False, eval_tokens=8_192, ce_tokens=1_024, index_tokens=32_768,
