@@ -21,7 +21,7 @@ from diascope.distributed import Axis
 from diascope.edits import Edit, Edits, flat
 from diascope.models.chat import chat_text
 from diascope.models.generation import continuations
-from diascope.models.parts import Parts, address, find_parts, width
+from diascope.models.parts import FINAL_NORM, Parts, address, child, find_parts, width
 from diascope.sites import Site
 
 
@@ -292,12 +292,17 @@ class Model:
             raise ValueError(f"{self.name} has no unembedding")
         return self.parts.unembedding.weight.detach()
 
+    @property
+    def final_norm(self) -> Any:
+        """The norm between the last block and the unembedding; ValueError where there is none."""
+        norm = child(self.parts.trunk, FINAL_NORM)
+        if norm is None:
+            raise ValueError(f"{self.name} has no final norm among the trunk's children (looked for {', '.join(FINAL_NORM)})")
+        return norm
+
     def final_norm_gain(self) -> Tensor:
         """The gain [d_model] of the final norm, so that a direction's logits are W_U (gain * direction)."""
-        names = ("norm", "ln_f", "final_layer_norm")
-        norm = next((m for n, m in self.parts.trunk.named_children() if n in names), None)
-        if norm is None:
-            raise ValueError(f"no final norm among the trunk's children (looked for {', '.join(names)})")
+        norm = self.final_norm
         gain = norm.weight.detach().float()
         return 1 + gain if "gemma" in type(norm).__name__.lower() else gain  # Gemma's RMSNorm multiplies by 1 + w
 

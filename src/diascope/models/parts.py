@@ -27,6 +27,7 @@ ATTENTION = ("self_attn", "attn", "attention", "self_attention")
 PROJECTION = ("o_proj", "c_proj", "dense", "out_proj", "wo")
 MLP = ("mlp", "feed_forward", "block_sparse_moe", "ffn")
 POST_MLP_NORM = ("post_feedforward_layernorm",)
+FINAL_NORM = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def find_parts(model: Any) -> Parts:
     if not n_layers:
         raise ValueError(f"the config of {type(model).__name__} does not say how many layers it has")
     lists = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == n_layers]
-    lists = [(name, m) for name, m in lists if _child(m[0], MLP) is not None and "vision" not in name]
+    lists = [(name, m) for name, m in lists if child(m[0], MLP) is not None and "vision" not in name]
     if not lists:
         raise ValueError(
             f"{type(model).__name__} has no list of {n_layers} blocks with an MLP inside (looked for children named "
@@ -77,8 +78,8 @@ def address(parts: Parts, site: Site) -> tuple[nn.Module, str]:
     if site.kind == "resid_post":
         return block, "output"
     if site.kind == "attn_out":
-        attention = _child(block, ATTENTION)
-        projection = _child(attention, PROJECTION) if attention is not None else None
+        attention = child(block, ATTENTION)
+        projection = child(attention, PROJECTION) if attention is not None else None
         if projection is None:
             names = ", ".join(n for n, _ in block.named_children())
             raise ValueError(
@@ -86,11 +87,11 @@ def address(parts: Parts, site: Site) -> tuple[nn.Module, str]:
                 f"{', '.join(ATTENTION)} holding {', '.join(PROJECTION)}"
             )
         return projection, "input"
-    mlp = _child(block, MLP)
+    mlp = child(block, MLP)
     assert mlp is not None  # find_parts asked for it
     if site.kind == "mlp_in":
         return mlp, "input"
-    norm = _child(block, POST_MLP_NORM)
+    norm = child(block, POST_MLP_NORM)
     return (norm, "output") if norm is not None else (mlp, "output")
 
 
@@ -105,6 +106,7 @@ def width(parts: Parts, site: Site) -> int:
     return int(module.weight.shape[0])  # GPT-2's Conv1D keeps [in, out]
 
 
-def _child(module: nn.Module, names: tuple[str, ...]) -> nn.Module | None:
+def child(module: nn.Module, names: tuple[str, ...]) -> nn.Module | None:
+    """The first child of `module` that has one of `names`."""
     children = dict(module.named_children())
     return next((children[n] for n in names if n in children), None)

@@ -1,0 +1,164 @@
+"""What a graph explains: logits, a token, a difference of two, a latent, or any direction of the residual stream.
+
+A target becomes rows: a covector on the residual stream at one place, the number that its incoming edges sum to, and its
+weight in influence. Logits are taken with the mean row of the unembedding taken off, so that a shift of all logits, which
+softmax does not see, explains nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diascope.circuits.replacement import Replacement
+from diascope.models.frozen import FrozenPass
+from diascope.sites import Site
+
+
+@dataclass(frozen=True)
+class TopLogits:
+    """The likeliest next tokens, until `share` of the probability, at most `most`; weighed by their probabilities."""
+
+    share: float = 0.95
+    most: int = 10
+
+
+@dataclass(frozen=True)
+class TokenTarget:
+    """One next token, as text or id; with `against` the difference of two logits."""
+
+    token: str | int
+    against: str | int | None = None
+
+
+@dataclass(frozen=True)
+class LatentTarget:
+    """One latent, active at `position` of the prompt (negative: from its end)."""
+
+    layer: int
+    index: int
+    position: int = -1
+
+
+@dataclass(frozen=True)
+class DirectionTarget:
+    """The product of a direction [d] (a probe, a refusal direction) with the residual stream after a block."""
+
+    site: str
+    direction: Tensor
+    position: int = -1
+    name: str = "direction"
+
+
+Target = TopLogits | TokenTarget | LatentTarget | DirectionTarget
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Targets as rows: all at one place of the residual stream."""
+
+    names: list[str]
+    tokens: list[int]  # vocabulary ids; -1 where a target is no token
+    weight: Tensor  # [n], sums to 1: how much influence starts at each
+    value: Tensor  # [n], what the incoming edges sum to
+    covectors: Tensor  # [n, d]
+    position: int
+    layer: int  # covectors act on the residual before this block (the number of blocks: after the last)
+    middle: bool = False  # on x_mid of `layer`, which its MLP reads
+    constant: Tensor | None = None  # [n]: what the bias of the norm in between adds, or None
+
+
+def rows_of(target: Target, frozen: FrozenPass, replacement: Replacement) -> Rows:
+    """The rows of `target`. Raises ValueError where this prompt, model or dictionary has no such thing."""
+    if isinstance(target, TopLogits | TokenTarget):
+        return _logits(target, frozen)
+    if isinstance(target, LatentTarget):
+        return _latent(target, frozen, replacement)
+    site = Site.parse(target.site)
+    if site.kind != "resid_post" or site.layer >= frozen.n_layers:
+        raise ValueError(f"a direction is read at resid_post of layers 0 to {frozen.n_layers - 1}, not at {site}")
+    x = frozen.residuals[site.layer + 1]
+    u = target.direction.detach().to(x).reshape(-1)
+    if len(u) != x.shape[-1] or not bool(torch.isfinite(u).all()):
+        raise ValueError(f"the direction has {len(u)} numbers, some perhaps not finite; the model's width is {x.shape[-1]}")
+    p = place(target.position, frozen)
+    return Rows([target.name], [-1], torch.ones(1), x[p : p + 1] @ u, u[None], p, site.layer + 1)
+
+
+def place(position: int, frozen: FrozenPass) -> int:
+    """A position of the prompt, within the pass. ValueError where it lies outside."""
+    whole = frozen.first + frozen.length
+    at = position + whole if position < 0 else position
+    if not frozen.first <= at < whole:
+        raise ValueError(f"position {position} is not among the positions {frozen.first} to {whole - 1} of this graph")
+    return at - frozen.first
+
+
+def token_id(frozen: FrozenPass, token: str | int) -> int:
+    """The id of a token given as text or id. ValueError where the text is not exactly one token."""
+    model = frozen.model
+    size = model.unembedding.shape[0]
+    if isinstance(token, int):
+        if not 0 <= token < size:
+            raise ValueError(f"{model.name} has token ids 0 to {size - 1}, not {token}")
+        return token
+    ids = model.tokenizer(token, add_special_tokens=False)["input_ids"]
+    if len(ids) != 1:
+        hint = f" (try {' ' + token!r})" if not token.startswith(" ") else ""
+        raise ValueError(f"{token!r} is {len(ids)} tokens of {model.name}, and a target is one{hint}")
+    return int(ids[0])
+
+
+@torch.no_grad()
+def _logits(target: TopLogits | TokenTarget, frozen: FrozenPass) -> Rows:
+    model, p = frozen.model, frozen.length - 1
+    h = frozen.last[p]
+    chance = model.logits_of(h[None].to(model.dtype))[0].float().softmax(-1)
+    U = model.unembedding
+    if isinstance(target, TopLogits):
+        top = chance.topk(min(target.most, len(chance)))
+        kept = int((top.values.cumsum(0) < target.share).sum()) + 1
+        ids, weight = top.indices[:kept].tolist(), top.values[: min(kept, target.most)]
+        covectors = U[ids].to(h) - _mean_row(U).to(h)
+        names = [model.tokenizer.decode([i]) for i in ids]
+    else:
+        first = token_id(frozen, target.token)
+        ids, weight, names = [first], chance[first : first + 1], [model.tokenizer.decode([first])]
+        covectors = U[ids].to(h) - _mean_row(U).to(h)
+        if target.against is not None:
+            second = token_id(frozen, target.against)
+            covectors = U[ids].to(h) - U[[second]].to(h)
+            names = [f"{names[0]} - {model.tokenizer.decode([second])}"]
+            weight = torch.ones(1)
+    at_end = frozen.final.pull_at(covectors, frozen.final.scale[p])
+    return Rows(
+        names, ids, weight / weight.sum(), covectors @ h, at_end, p, frozen.n_layers, constant=covectors @ frozen.final.bias
+    )
+
+
+def _mean_row(U: Tensor) -> Tensor:
+    """The mean of all rows [vocab, d], a part at a time: a half-precision matrix is not copied whole."""
+    total = torch.zeros(U.shape[1], dtype=torch.float64)
+    for part in U.split(16_384):
+        total += part.double().sum(0)
+    return total / len(U)
+
+
+def _latent(target: LatentTarget, frozen: FrozenPass, replacement: Replacement) -> Rows:
+    p, found = place(target.position, frozen), replacement.latents
+    where = (found.layer == target.layer) & (found.position == p) & (found.index == target.index)
+    ids = where.nonzero().squeeze(1)
+    if not len(ids):
+        active = found.index[(found.layer == target.layer) & (found.position == p)].tolist()
+        some = f"active there: {', '.join(map(str, active[:8]))}" if active else "no latent is active there"
+        raise ValueError(f"latent {target.index} of layer {target.layer} is not active at position {target.position}; {some}")
+    C = replacement.covectors(ids)
+    block = frozen.blocks[target.layer]
+    bias = None if block.norm is None else C @ block.norm.bias
+    at = torch.full((1,), p)
+    name = f"L{target.layer} latent {target.index}"
+    return Rows(
+        [name], [-1], torch.ones(1), found.value[ids], block.pull_read(C, at), p, target.layer, not block.parallel, bias
+    )  # fmt: skip
