@@ -52,7 +52,7 @@ def prune(graph: Graph, *, node_share: float = 0.8, edge_share: float = 0.98) ->
             raise ValueError(f"{name} is a share above 0 and at most 1, got {value}")
     always = (graph.kind == Kind.TARGET) | (graph.kind == Kind.TOKEN)
     influence = influences(graph)
-    keep = _largest(torch.where(always, 0.0, influence), node_share) | always
+    keep = _largest(torch.where(graph.kind == Kind.TARGET, 0.0, influence), node_share) | always
     part = graph.kept(keep, torch.ones_like(graph.edge, dtype=torch.bool))
     left = torch.zeros(len(part)).index_add_(0, part.target, part.edge.abs().float()).clamp_min(1e-30)
     share = part.edge.abs() / left[part.target]
@@ -110,7 +110,7 @@ def scores(graph: Graph) -> Scores:
     everything = influence.sum().clamp_min(1e-30)
     return Scores(
         float(tokens / (tokens + errors).clamp_min(1e-30)),
-        float((each[~error].sum()) / everything),
+        float(each.sum() / everything),
         float(each[expanded].sum() / influence[expanded].sum().clamp_min(1e-30)),
         float(left),
     )
