@@ -5,8 +5,9 @@ from diascope.circuits.influence import Scores, influences, prune, scores
 from diascope.circuits.nodes import Kind
 from diascope.circuits.targets import DirectionTarget, LatentTarget, Target, TokenTarget, TopLogits
 from diascope.circuits.trace import TraceConfig, trace
+from diascope.circuits.verify import verify
 
 __all__ = [
     "DirectionTarget", "Graph", "Kind", "LatentTarget", "Scores", "Target", "TokenTarget", "TopLogits", "TraceConfig",
-    "influences", "prune", "scores", "trace",
+    "influences", "prune", "scores", "trace", "verify",
 ]  # fmt: skip

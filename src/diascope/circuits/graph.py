@@ -19,7 +19,10 @@ from diascope.circuits.nodes import Kind
 from diascope.storage.files import commit_folder, read_json, reading, write_json
 from diascope.storage.seals import check_seal, seal
 
-COLUMNS = ("kind", "layer", "position", "index", "activation", "value", "total", "rest", "residual", "weight", "influence")
+COLUMNS = (
+    "kind", "layer", "position", "index", "activation", "value", "total", "rest", "residual", "weight", "influence",
+    "predicted", "measured",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Graph:
     value: what incoming edges must sum to (latents: pre-activation less bias; targets: the logit, mean taken off).
     total: sum of |incoming edges|; rest: the sum of those too small to keep; residual: value less the sum of all edges.
     NaN where a node was not expanded. weight: how much influence starts at a node (targets). influence: see `influences`.
+    predicted, measured: what a free ablation does to the first target (verify.py), NaN where nobody looked.
     """
 
     kind: Tensor
@@ -42,6 +46,8 @@ class Graph:
     residual: Tensor
     weight: Tensor
     influence: Tensor
+    predicted: Tensor
+    measured: Tensor
     row: Tensor  # [R] expanded nodes, ascending
     start: Tensor  # [R + 1]
     source: Tensor  # [E]

@@ -68,6 +68,7 @@ class Rows:
     layer: int  # covectors act on the residual before this block (the number of blocks: after the last)
     middle: bool = False  # on x_mid of `layer`, which its MLP reads
     constant: Tensor | None = None  # [n]: what the bias of the norm in between adds, or None
+    logits: Tensor | None = None  # [n, d]: the covectors on the final norm's output, where targets are logits
 
 
 def rows_of(target: Target, frozen: FrozenPass, replacement: Replacement) -> Rows:
@@ -134,7 +135,15 @@ def _logits(target: TopLogits | TokenTarget, frozen: FrozenPass) -> Rows:
             weight = torch.ones(1)
     at_end = frozen.final.pull_at(covectors, frozen.final.scale[p])
     return Rows(
-        names, ids, weight / weight.sum(), covectors @ h, at_end, p, frozen.n_layers, constant=covectors @ frozen.final.bias
+        names,
+        ids,
+        weight / weight.sum(),
+        covectors @ h,
+        at_end,
+        p,
+        frozen.n_layers,
+        constant=covectors @ frozen.final.bias,
+        logits=covectors,
     )
 
 

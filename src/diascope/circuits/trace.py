@@ -24,7 +24,7 @@ from diascope.circuits.influence import scores
 from diascope.circuits.neurons import Neurons
 from diascope.circuits.nodes import Nodes, nodes_of
 from diascope.circuits.replacement import Dictionaries, Replacement
-from diascope.circuits.targets import Rows, Target, TopLogits, rows_of
+from diascope.circuits.targets import Rows, Target, TokenTarget, TopLogits, rows_of, token_id
 from diascope.config import config_hash
 from diascope.dictionaries import Dictionary, weights_hash
 from diascope.models.frozen import FrozenPass, frozen_pass
@@ -205,7 +205,7 @@ def _graph(
     start = torch.cat([torch.zeros(1, dtype=torch.int64), got["count"][order].cumsum(0)])
     graph = Graph(
         nodes.kind, layer, position, index, activation.float(), value.float(), columns["total"], columns["rest"],
-        columns["residual"], weight, influence.float(), got["row"][order], start, got["source"][pieces].long(),
+        columns["residual"], weight, influence.float(), missing.float(), missing.float(), got["row"][order], start, got["source"][pieces].long(),
         got["edge"][pieces], about,
     )  # fmt: skip
     closure = graph.closure()
@@ -232,6 +232,8 @@ def _about(
         "targets": rows.names, "probabilities": [float(w) for w in rows.weight], "target": type(target).__name__,
         "frozen_map_distance": frozen.distance,
     }  # fmt: skip
+    if isinstance(target, TokenTarget) and target.against is not None:
+        about["against"] = token_id(frozen, target.against)
     about["options"] = {name: getattr(config, name) for name in ("least", "edge_least", "window", "tolerance")}
     about["identity"] = config_hash(
         {k: about[k] for k in ("model", "dtype", "token_ids", "dictionaries", "targets", "options")}

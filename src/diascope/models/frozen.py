@@ -57,6 +57,10 @@ class Norm:
         scale = ((y - bias) * inner).sum(-1, keepdim=True) / inner.square().sum(-1, keepdim=True).clamp_min(1e-30)
         return cls(module, gain, bias, centred, scale)
 
+    def __call__(self, x: Tensor, *, live: bool) -> Tensor:
+        """n(x) [..., T, d] with its denominators live or frozen."""
+        return self.module(x) if live else self.push(x) + self.bias
+
     def pull(self, G: Tensor) -> Tensor:
         """Covectors [..., T, d] at its output, at its input (T may be fewer positions than were read: the first)."""
         return self.pull_at(G, self.scale[: G.shape[-2]])
@@ -143,11 +147,11 @@ class Block:
             y = self.after.push(y) + self.after.bias
         return y[0], torch.zeros_like(a.out_bias) if self.norm is None else self.norm.bias
 
-    def attended(self, x: Tensor) -> Tensor:
-        """What the attention branch adds for residuals x [n, T, d] with norms live and the pattern frozen."""
-        h = x if self.before is None else self.before.module(x)
+    def attended(self, x: Tensor, *, live_norms: bool = True) -> Tensor:
+        """What the attention branch adds for residuals x [n, T, d], the pattern frozen."""
+        h = x if self.before is None else self.before(x, live=live_norms)
         h = self.attention.push(h, bias=True)
-        return h if self.after is None else self.after.module(h)
+        return h if self.after is None else self.after(h, live=live_norms)
 
     def windowed(self, x: Tensor, first: int) -> Block:
         """The block of positions `first` on; what those before it add through attention is `earlier`, a constant."""
@@ -159,9 +163,9 @@ class Block:
         norms = {n: (cut := getattr(self, n)) and replace(cut, scale=cut.scale[first:]) for n in ("before", "after", "norm")}
         return replace(self, **norms, attention=replace(a, pattern=a.pattern[:, first:, first:]), earlier=h)
 
-    def mlp_out(self, x: Tensor) -> Tensor:
-        """What the MLP branch adds for residuals x [n, T, d], live."""
-        h = self.mlp(x if self.norm is None else self.norm.module(x))
+    def mlp_out(self, x: Tensor, *, live_norms: bool = True) -> Tensor:
+        """What the MLP branch adds for residuals x [n, T, d]; the MLP is live, and so is a norm after it."""
+        h = self.mlp(x if self.norm is None else self.norm(x, live=live_norms))
         h = h[0] if isinstance(h, tuple) else h
         return h if self.mlp_after is None else self.mlp_after(h)
 
@@ -209,8 +213,8 @@ class FrozenPass:
         )  # fmt: skip
 
     @torch.no_grad()
-    def replay(self, added: dict[int, Tensor], *, start: int = 0) -> Tensor:
-        """The final norm's output [n, T, d] when `added[l]` [n, T, d] is added to what MLP l writes: patterns frozen, all else live.
+    def replay(self, added: dict[int, Tensor], *, start: int = 0, live_norms: bool = True) -> Tensor:
+        """The final norm's output [n, T, d] when `added[l]` [n, T, d] is added to what MLP l writes: patterns frozen, MLPs live.
 
         Blocks before `start` are not run: nothing may be added there.
         """
@@ -219,11 +223,11 @@ class FrozenPass:
         x = self.residuals[start].expand(n, -1, -1)
         for l in range(start, self.n_layers):
             block = self.blocks[l]
-            mid = x + block.attended(x)
-            x = mid + block.mlp_out(x if block.parallel else mid)
+            mid = x + block.attended(x, live_norms=live_norms)
+            x = mid + block.mlp_out(x if block.parallel else mid, live_norms=live_norms)
             if l in added:
                 x = x + added[l]
-        return self.final.module(x)
+        return self.final(x, live=live_norms)
 
 
 @torch.no_grad()
