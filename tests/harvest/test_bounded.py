@@ -6,31 +6,17 @@ import threading
 
 import numpy as np
 import pytest
+from bounded_cases import PLAN, RECIPE, bytes_of_six, text
 
 from diascope.activations import Batches, Layout, RowReader
 from diascope.activations.batches import opened_by, windows
 from diascope.activations.reader import row_bytes
-from diascope.dictionaries import BatchTopK
-from diascope.harvest import BoundedReader, Harvest, feed, harvest
+from diascope.harvest import BoundedReader, feed, harvest
 from diascope.models.toy import toy_model
 from diascope.recipes.recipe import RunRecipe
 from diascope.recipes.verify import artefacts, check_files
-from diascope.tokens import pack
-from diascope.tokens.corpora import Document
-from diascope.training import MemberRecipe, TrainingRecipe, train_group
+from diascope.training import train_group
 from diascope.training.member import Member
-
-SITES = ("L0.resid_post", "L1.mlp_out")
-PLAN = Harvest(SITES, run_sequences=2, codec="float32")
-MEMBERS = (
-    MemberRecipe("sae", SITES[0], SITES[0], d_sae=32, activation=BatchTopK(4), matryoshka=None, l0_target=4.0, ends=0.8),
-    MemberRecipe(
-        "late", SITES[0], SITES[0], d_sae=32, activation=BatchTopK(4), matryoshka=None, l0_target=4.0, begins=0.6,
-        start=("member:sae",),
-    ),
-    MemberRecipe("transcoder", *SITES, d_sae=32, activation=BatchTopK(4), matryoshka=None, l0_target=4.0),
-)  # fmt: skip
-RECIPE = TrainingRecipe(MEMBERS, epochs=1.7, batch=64, lr_warmup=2, l0_warmup=3)
 
 
 @pytest.fixture(scope="module")
@@ -40,18 +26,12 @@ def model():
 
 @pytest.fixture(scope="module")
 def sequences(model):
-    draw = np.random.default_rng(0)
-    words = ["the", "a", "cat", "sat", "on", "mat", "and", "ran"]
-    documents = [Document(f"d{i}", " ".join(draw.choice(words, draw.integers(6, 30)))) for i in range(90)]
-    return pack(model, documents, context=64, max_tokens=2048)
+    return text(model)
 
 
 @pytest.fixture(scope="module")
-def bound(model, sequences, tmp_path_factory):
-    """Bytes of a little over six of the sixteen runs: three a window."""
-    reader = harvest(model, sequences, PLAN, tmp_path_factory.mktemp("whole") / "spool")
-    assert len(reader.layout.counts) == 16
-    return 6.2 * int(reader.layout.counts.max()) * row_bytes(reader.manifest)
+def bound(model, sequences):
+    return bytes_of_six(model, sequences)
 
 
 @pytest.fixture(scope="module")

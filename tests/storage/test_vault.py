@@ -13,7 +13,7 @@ from diascope.activations import RowReader, Rows, RowWriter
 from diascope.harvest import Harvest, harvest
 from diascope.models.toy import toy_model
 from diascope.sites import Site
-from diascope.storage import vault as module
+from diascope.storage import store as module
 from diascope.storage.seals import seal
 from diascope.storage.vault import vault
 from diascope.tokens import pack

@@ -48,10 +48,7 @@ class Batches:
         self.batch = min(batch, self.total)
         self.steps = max(1, int(epochs * self.total / self.batch))
         self._plan: tuple[int, list[np.ndarray], np.ndarray] = (-1, [], np.zeros(1))
-        epoch, here = divmod(self.steps * self.batch - 1, self.total)
-        parts, ends = self._windows(epoch)
-        # windows of the stream that are read at all
-        self.windows = epoch * len(parts) + int(np.searchsorted(ends, here, side="right"))
+        self.windows = 1 + self.reach(self.steps - 1)  # windows of the stream that are read at all
         self._stream: tuple[tuple[int, int], np.ndarray] = ((-1, -1), np.zeros(0))
 
     def __getitem__(self, step: int) -> np.ndarray:
@@ -68,7 +65,14 @@ class Batches:
 
     def place(self, step: int) -> int:
         """The window of the stream, counted over all epochs, in which the first row of `step` lies."""
-        epoch, here = divmod(step * self.batch, self.total)
+        return self._window_of(step * self.batch)
+
+    def reach(self, step: int) -> int:
+        """The window in which the last row of `step` lies."""
+        return self._window_of((step + 1) * self.batch - 1)
+
+    def _window_of(self, row: int) -> int:
+        epoch, here = divmod(row, self.total)
         parts, ends = self._windows(epoch)
         return epoch * len(parts) + int(np.searchsorted(ends, here, side="right")) - 1
 

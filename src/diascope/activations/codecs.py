@@ -22,6 +22,7 @@ from torch import Tensor
 Stored = dict[str, Tensor]
 Index = Tensor | slice
 BLOCK = 32  # elements that share a scale
+OF_ROWS = ("rows", "scale")  # tensors with an entry a row; the others are of all rows together
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from diascope.activations.batches import WINDOW
 from diascope.activations.codecs import codec
 from diascope.activations.layout import Layout
 from diascope.activations.writer import file_of, manifest_hash, run_folder
+from diascope.distributed import ALONE, Axis
 from diascope.numerics import Moments
 from diascope.sites import Site
 from diascope.storage.files import read_json, reading
@@ -108,8 +109,11 @@ class RowReader:
         r = self._runs.index(run)
         self._open_files = OrderedDict((k, v) for k, v in self._open_files.items() if k[0] != r)
 
-    def come_to(self, window: int, *, first: bool = True, finished: bool = False) -> None:
+    def come_to(self, window: int, *, everyone: Axis = ALONE.everyone, finished: bool = False) -> None:
         """Nothing goes: a spool keeps its rows."""
+
+    def open_window(self, window: int, *, everyone: Axis = ALONE.everyone) -> None:
+        """Nothing to make: all rows are there."""
 
     def __len__(self) -> int:
         return len(self.layout)

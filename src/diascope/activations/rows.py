@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from diascope.activations.layout import Layout
+from diascope.distributed import ALONE, Axis
 from diascope.numerics import Moments
 from diascope.sites import Site
 
@@ -68,9 +69,13 @@ class Source(Protocol):
         """|x| of every row at `site` [rows]; None where rows are not known before they are made."""
         ...
 
-    def come_to(self, window: int, *, first: bool = True, finished: bool = False) -> None:
+    def come_to(self, window: int, *, everyone: Axis = ALONE.everyone, finished: bool = False) -> None:
         """Training has come to this window of the stream (Batches.place), or is finished in it: what only earlier ones hold may go.
-        Of several processes the `first` acts for all."""
+        All processes of `everyone` call it together."""
+        ...
+
+    def open_window(self, window: int, *, everyone: Axis = ALONE.everyone) -> None:
+        """Rows of this window are read next. All processes of `everyone` call it together, and share out what has to be made."""
         ...
 
     def documents(self, index: np.ndarray) -> np.ndarray:

@@ -7,8 +7,8 @@
                         done.json                 rows, what the codec cost, the manifest's hash
                         sha256.json               hashes of the run's files; without it the run does not count
 
-A run is a pure function of its number, so a killed harvest redoes only the run that it was in, and of two harvesters that
-write the same run the first one wins.
+The disk writes a site's rows while they are hashed and the next are put in order (files.py). A run is a pure function of its
+number, so a killed harvest redoes only the run that it was in, and of two harvesters that write the same run the first one wins.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from diascope.activations.codecs import Codec, codec
+from diascope.activations.codecs import OF_ROWS, Codec, Stored, codec
+from diascope.activations.files import OrderedFiles
 from diascope.activations.layout import stored_order
 from diascope.activations.rows import Rows
 from diascope.numerics import Moments
@@ -65,27 +66,26 @@ class RowWriter:
             columns["usable"] = usable[order]
         moments, measured = dict[str, Tensor](), {}
         try:
-            with self.vault.commit(run_folder(run)) as work:
+            with self.vault.commit(run_folder(run)) as work, OrderedFiles(order, flush=self.vault.local) as files:
                 for site, given in rows.vectors.items():
                     x = given if usable is None else torch.where(usable[:, None], given, torch.zeros_like(given))
+                    stored = self.codec.encode(x)
+                    files.write(work / file_of(site), stored, OF_ROWS)
                     m = Moments.of(x if usable is None else x[usable])
                     moments |= {f"{site}.mean": m.mean, f"{site}.m2": m.m2}
-                    x = x[order]
-                    columns[f"norm.{site}"] = x.float().norm(dim=1)
-                    measured[str(site)] = {"mean_square": m.mean_square, "codec_fvu": self._store(x, m, work / file_of(site))}
+                    columns[f"norm.{site}"] = _norms(x)[order]
+                    measured[str(site)] = {"mean_square": m.mean_square, "codec_fvu": self._cost(stored, x, m)}
                 save_file(moments, work / "moments.safetensors")
                 save_file({k: v.contiguous() for k, v in columns.items()}, work / "rows.safetensors")
                 done = {"rows": len(order), "not_finite": 0 if usable is None else int((~usable).sum()), "sites": measured}
-                write_json(work / "done.json", done | (facts or {}) | {"manifest": self._manifest})
-                seal(work)
+                write_json(work / "done.json", done | (facts or {}) | {"manifest": self._manifest}, flush=False)
+                seal(work, files.hashes())
         except FileExistsError:  # another harvester was first; a run is a pure function of its number
             if not self.has(run):
                 raise
 
-    def _store(self, x: Tensor, moments: Moments, path: Path) -> float:
-        """Write one site's rows; returns the squared error of the codec over the variance."""
-        stored = self.codec.encode(x)
-        save_file(stored, path)
+    def _cost(self, stored: Stored, x: Tensor, moments: Moments) -> float:
+        """The squared error of the codec over the variance."""
         if len(stored) == 1 and stored["rows"].dtype == x.dtype:  # as the model gave them
             return 0.0
         error = sum(
@@ -111,6 +111,11 @@ class RowWriter:
                 )
             good &= finite
         return None if good.all() else good
+
+
+def _norms(x: Tensor) -> Tensor:
+    """|x| of every row [n] float32, 1 MB at a time: what is made float32 stays in the cache."""
+    return torch.cat([part.float().norm(dim=1) for part in x.split(max(1, 2**18 // x.shape[1]))])
 
 
 def run_folder(run: int) -> str:

@@ -82,6 +82,9 @@ class Train:
     spool: str = ""
     """Where rows are stored: a folder, or s3://BUCKET/PREFIX (credentials and endpoint as AWS's tools take them); empty takes
     WORKSPACE/spool."""
+    checkpoint_to: str = ""
+    """Where checkpoints are copied to as well: s3://BUCKET/PREFIX, or a folder. A machine with an empty disk goes on from the newest copy,
+    with the same result; empty copies none."""
     codec: Literal["bfloat16", "float32", "int8-blocks", "int8-standardised"] = "bfloat16"
     """How a spool stores rows: 2, 4, 1.06 and 1.01 bytes an element (docs/benchmarks.md says what each costs)."""
     not_finite: Literal["refuse", "leave out"] = "refuse"
@@ -120,7 +123,14 @@ class Train:
         if self.store == "live" and self.until == "harvest":
             raise ValueError("--store live stores nothing, so there is no harvest to stop after: leave --until or --store out")
         carry_out(
-            recipe, self.workspace, self.track, until=self.until, axes=self.axes, spool=self.spool, shard_model=self.shard_model
+            recipe,
+            self.workspace,
+            self.track,
+            until=self.until,
+            axes=self.axes,
+            spool=self.spool,
+            shard_model=self.shard_model,
+            checkpoint_to=self.checkpoint_to,
         )
 
 

@@ -57,6 +57,7 @@ def carry_out(
     axes: str = "",
     spool: str = "",
     shard_model: bool = False,
+    checkpoint_to: str = "",
 ) -> None:
     """Run the stages up to `until` with their progress, and print what came out."""
     from diascope.distributed import joined
@@ -65,7 +66,8 @@ def carry_out(
 
     team = joined(axes)
     with Bars(out if team.first else Console(quiet=True)) as bars:
-        run = Run(recipe, workspace, bars.stage, track, model=model, team=team, spool=spool, shard_model=shard_model)  # type: ignore[arg-type]
+        places = {"spool": spool, "checkpoint_to": checkpoint_to}
+        run = Run(recipe, workspace, bars.stage, track, model=model, team=team, shard_model=shard_model, **places)  # type: ignore[arg-type]
         run.carry_out(until)
     if not team.first:
         return

@@ -25,11 +25,11 @@ from diascope.activations import WINDOW, Batches, RowReader, RowWriter
 from diascope.activations.batches import opened_by, windows
 from diascope.activations.reader import row_bytes
 from diascope.activations.writer import run_folder
+from diascope.distributed import ALONE, Axis
 from diascope.harvest.worker import WAIT, Harvest, checked_run, layout_of, manifest_of
 from diascope.models import Model
 from diascope.numerics import Moments
 from diascope.sites import Site
-from diascope.storage.files import sweep
 from diascope.tokens import Sequences
 
 READING = "reading.json"
@@ -102,19 +102,29 @@ class BoundedReader(RowReader):
         both = [opened_by(self.layout, self.window, self.seed, w) for w in (window, window + 1)]
         return list(dict.fromkeys(np.concatenate(both).tolist()))
 
-    def come_to(self, window: int, *, first: bool = True, finished: bool = False) -> None:
-        """Let go of the runs that neither this window nor the next holds; the `first` process deletes them."""
+    def come_to(self, window: int, *, everyone: Axis = ALONE.everyone, finished: bool = False) -> None:
+        """Let go of the runs that neither this window nor the next holds; the first process deletes them."""
+        everyone.wait()  # nobody reads any more what goes now
         wanted = set(self.wanted(window))
         for r in self._there - wanted:
             self._forget(self._runs[r])
+        self.vault.keep_fetched({self._runs[r] for r in wanted})
         self._checked = {p for p in self._checked if int(p.parent.name) in wanted}
         self._there &= wanted
-        if first:
+        if everyone.rank == 0:
             self.vault.write(READING, {"window": window, "finished": finished, "training": self.training})
             for r in {int(n) for n in self.vault.names("runs")} - wanted:
                 self.vault.delete(run_folder(r))
-            if self.vault.local:
-                sweep(self.folder / "runs")
+            self.vault.sweep("runs")
+        everyone.wait()  # nobody looks for rows while others take them away
+
+    def open_window(self, window: int, *, everyone: Axis = ALONE.everyone) -> None:
+        """Make the runs of a window that are missing, each in one process; what a harvester is at is left to it."""
+        runs = opened_by(self.layout, self.window, self.seed, window).tolist()
+        missing = everyone.objects([r for r in runs if not self._writer.has(r)])[0]
+        for r in missing[everyone.rank :: everyone.size]:
+            self.make(r)
+        everyone.wait()
 
     def _path(self, r: int, name: str) -> Path:
         while r not in self._there:

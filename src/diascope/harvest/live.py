@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from diascope.activations import WINDOW, Rows
+from diascope.distributed import ALONE, Axis
 from diascope.harvest.worker import Harvest, layout_of, manifest_of, run_rows
 from diascope.models import Model
 from diascope.numerics import Moments
@@ -79,8 +80,11 @@ class LiveReader:
         """Not known before the rows are made."""
         return None
 
-    def come_to(self, window: int, *, first: bool = True, finished: bool = False) -> None:
+    def come_to(self, window: int, *, everyone: Axis = ALONE.everyone, finished: bool = False) -> None:
         """Nothing to do: what was not read for longest goes when room is needed."""
+
+    def open_window(self, window: int, *, everyone: Axis = ALONE.everyone) -> None:
+        """Nothing to do: a run is made when its first row is read, by every process for itself."""
 
     def documents(self, index: np.ndarray) -> np.ndarray:
         """The document of each row [len(index)]."""

@@ -51,6 +51,7 @@ from diascope.recipes.track import check_tracker, tracker
 from diascope.sites import Site
 from diascope.storage.files import check_target, read_json, reading, write_json
 from diascope.storage.lock import held
+from diascope.storage.vault import vault
 from diascope.training import Trained, train_group
 from diascope.training.rules import RULES
 from diascope.training.start import opened
@@ -78,10 +79,13 @@ class Run:
         team: Team = ALONE,
         spool: str = "",
         shard_model: bool = False,
+        checkpoint_to: str = "",
     ) -> None:
         """`model` is the recipe's, where it is open already; `spool` is where rows are stored (a folder, or s3://BUCKET/PREFIX), the
-        workspace's own where it is empty. In a team (distributed.joined) all share harvest and training; the
-        first does what comes after. With `shard_model` the model's weights are spread over the team (models/sharded.py)."""
+        workspace's own where it is empty; `checkpoint_to` is where checkpoints are copied to as well (storage/mirror.py). In a team
+        (distributed.joined) all share harvest and training; the first does what comes after. With `shard_model` the model's weights are
+        spread over the team (models/sharded.py)."""
+        self.checkpoint_to = checkpoint_to
         self.track, self.team, self.shard_model = track, team, shard_model and team.everyone.size > 1
         if self.shard_model and recipe.store != "spool":
             raise ValueError(
@@ -188,6 +192,8 @@ class Run:
         last = STAGES.index(until)
         if not self.finished:
             check_target(self.workspace / "recipe.json")  # before a model is opened
+            if self.checkpoint_to and self.team.first:
+                vault(self.checkpoint_to).read("run.json")  # also the store
         if until == "harvest":
             self.harvest() if self.recipe.store == "spool" else self.feed()
         elif not self.finished:
@@ -271,6 +277,7 @@ class Run:
                     observe=send,
                     progress=progress,
                     team=self.team,
+                    checkpoint_to=self.checkpoint_to,
                 )
             return self._saved(trained)
 

@@ -16,12 +16,14 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from safetensors import SafetensorError
 
+FLUSHES = 8  # files that are flushed at once
 STALE = 3600.0  # seconds after which what a killed process left beside a final name is swept away
 _DAMAGE = (
     ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, RecursionError, RuntimeError, SafetensorError, TypeError,
@@ -60,13 +62,18 @@ def commit_folder(final: str | Path, *, overwrite: bool = False) -> Iterator[Pat
         for path in work.rglob("*"):
             if path.is_file():
                 path.chmod(0o644)  # safetensors writes for its owner alone
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
+        with ThreadPoolExecutor(FLUSHES) as disk:  # which then writes its journal once for several of them
+            list(disk.map(_flush, (p for p in work.rglob("*") if p.is_file())))
         if final.exists() and not overwrite:  # it came while we wrote
             raise FileExistsError(f"{final} exists already: choose another folder, or delete it")
         _swap(work, final)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def remove_folder(folder: str | Path) -> None:
@@ -112,8 +119,11 @@ def _swap(work: Path, final: Path) -> None:
 
 
 @contextlib.contextmanager
-def commit_file(final: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `final`; on a clean exit it is flushed to disk and renamed to `final`."""
+def commit_file(final: str | Path, *, flush: bool = True) -> Iterator[Path]:
+    """Yield a temporary path beside `final`; on a clean exit it is flushed to disk and renamed to `final`.
+
+    Without `flush` the caller flushes it: a file inside `commit_folder` is flushed with the others.
+    """
     final = Path(final)
     final.parent.mkdir(parents=True, exist_ok=True)
     _sweep(final)
@@ -123,8 +133,8 @@ def commit_file(final: str | Path) -> Iterator[Path]:
     try:
         with _writing(final):
             yield work
-        with work.open("rb") as file:
-            os.fsync(file.fileno())
+        if flush:
+            _flush(work)
         work.chmod(0o644)
         os.replace(work, final)
     finally:
@@ -182,9 +192,9 @@ def check_target(path: str | Path) -> None:
         raise ValueError(f"cannot write {path}: {there} {'is on a read-only disk' if read_only else 'may not be written to'}")
 
 
-def write_json(path: str | Path, data: Any) -> None:
-    """Write `data` as indented JSON, atomically."""
-    with commit_file(path) as work:
+def write_json(path: str | Path, data: Any, *, flush: bool = True) -> None:
+    """Write `data` as indented JSON, atomically; `flush` as in commit_file."""
+    with commit_file(path, flush=flush) as work:
         work.write_text(json.dumps(data, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
 
 

@@ -7,7 +7,7 @@ deletes the seal.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from diascope.storage.files import read_json, sha256_file, write_json
@@ -15,11 +15,15 @@ from diascope.storage.files import read_json, sha256_file, write_json
 SEAL = "sha256.json"
 
 
-def seal(folder: str | Path) -> None:
-    """Write the hashes of all files in `folder` and below."""
+def seal(folder: str | Path, known: Mapping[str, str] | None = None) -> None:
+    """Write the hashes of all files in `folder` and below, inside `commit_folder`, which flushes them to the disk.
+
+    Those that are `known`, because they were found in writing, are not read again.
+    """
     folder = Path(folder)
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != SEAL)
-    write_json(folder / SEAL, {p.relative_to(folder).as_posix(): sha256_file(p) for p in files})
+    files = {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != SEAL}
+    found = {name: (known or {}).get(name) or sha256_file(path) for name, path in files.items()}
+    write_json(folder / SEAL, found, flush=False)
 
 
 def check_seal(

@@ -4,7 +4,8 @@
           mixing.json        how well the batches mix documents
           log.jsonl          one line a logged step and member
           checkpoint/        the newest state of all members; replaced whole
-Interrupting (Ctrl-C) saves a checkpoint; the same call again goes on at that step with bit-identical results.
+Interrupting (Ctrl-C) saves a checkpoint; the same call again goes on at that step with bit-identical results. Checkpoints can be
+copied to another place, from which a machine with an empty disk goes on (storage/mirror.py).
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from diascope.distributed import ALONE, Team
 from diascope.numerics import Moments
 from diascope.sites import Site
 from diascope.storage.files import commit_file, commit_folder, read_json, reading, recover_folder, write_json
+from diascope.storage.mirror import Mirror
 from diascope.storage.seals import check_seal, seal
 from diascope.training.export import calibrate, export, fold
 from diascope.training.health import troubles
@@ -64,12 +66,20 @@ class Trained:
 class Group:
     """Members, batches and the run's folder. `train_group` is the usual way in."""
 
-    def __init__(self, recipe: TrainingRecipe, reader: Source, folder: str | Path, model: str, team: Team = ALONE) -> None:
+    def __init__(
+        self,
+        recipe: TrainingRecipe,
+        reader: Source,
+        folder: str | Path,
+        model: str,
+        team: Team = ALONE,
+        checkpoint_to: str | Path = "",
+    ) -> None:
         self.observe: Callable[[dict[str, Any]], None] = lambda line: None
         self.recipe, self.reader, self.folder, self.model, self.team = recipe, reader, Path(folder), model, team
         keep, self.outliers = rows_in_use(recipe, reader)
         self.batches = Batches(reader.layout, recipe.batch, recipe.epochs, recipe.seed, window=reader.window, keep=keep)
-        self.window = -1
+        self.window = self.opened = -1  # of the stream: the one that training is in, and the last one that it has asked for
         self.first = self.batches.first()  # weights start on these, so that rows made on demand serve as well as stored ones
         self.step = 0
         self.said: dict[tuple[str, str], str] = {}  # the latest sentence of each kind, by member
@@ -85,9 +95,12 @@ class Group:
         if starts:
             identity["starts"] = starts
         self.identity = config_hash(identity)
+        self.mirror = Mirror(checkpoint_to, self.identity) if checkpoint_to and team.first else None
         saved = self._open()
         self._come()
         self.members = [self._restored(i, m) if saved else self._member(i, m) for i, m in chosen]
+        if self.window > 0 and any(m.starts_from and self._turns(m)[0] >= self.step for m in recipe.members):
+            reader.open_window(0, everyone=team.everyone)
         late = [m for m in self.members if m.recipe.starts_from and self._span(m)[0] >= self.step]
         # from the first window, which may be gone when their turn comes
         self.rows_for_late = {s: self._sample((s,), START) for s in {s for m in late for s in self._needed(m.recipe)}}
@@ -198,6 +211,10 @@ class Group:
                 write_json(self.folder / "recipe.json", {"identity": self.identity, "recipe": to_data(self.recipe)})
                 write_json(self.folder / "mixing.json", certificate(self.reader, self.batches).data())
                 (self.folder / "log.jsonl").unlink(missing_ok=True)
+            if self.mirror:
+                with reading(state.parent, f"delete {self.folder} and train again"):
+                    own = int(read_json(state)["step"]) if state.exists() else -1
+                self.mirror.take(state.parent, self.folder / "log.jsonl", further_than=own)
         self.team.everyone.wait()
         if not state.exists():
             return False
@@ -214,13 +231,15 @@ class Group:
         return True
 
     def _come(self, *, finished: bool = False) -> None:
-        """Tell the reader which window this step begins in, where that is another; nobody then reads an earlier one."""
-        window = min(self.batches.place(self.step), self.batches.windows - 1)
+        """Tell the reader, where it is news, in which window this step begins (nobody then reads an earlier one) and in which it ends."""
+        last = self.batches.windows - 1
+        window, reach = min(self.batches.place(self.step), last), min(self.batches.reach(self.step), last)
         if window != self.window or finished:
-            self.team.everyone.wait()
-            self.reader.come_to(window, first=self.team.first, finished=finished)
-            self.team.everyone.wait()  # nobody looks for rows while others take them away
+            self.reader.come_to(window, everyone=self.team.everyone, finished=finished)
             self.window = window
+        for opening in () if finished else range(max(self.opened + 1, window), reach + 1):
+            self.reader.open_window(opening, everyone=self.team.everyone)
+            self.opened = opening
 
     def _trim_log(self) -> None:
         path = self.folder / "log.jsonl"
@@ -245,6 +264,8 @@ class Group:
             write_json(work / "state.json", {"identity": self.identity, "step": self.step, "failed": failed})
             seal(work)
         everyone.wait()
+        if self.mirror:
+            self.mirror.put(self.step, self.folder / "checkpoint", self.folder / "log.jsonl")
 
     def _save_shares(self, work: Path) -> None:
         latent = self.team.latent
@@ -258,8 +279,9 @@ class Group:
         with (self.folder / "log.jsonl").open("a") if self.team.first else open(os.devnull, "w") as log:
             while self.step < steps:
                 asked, due = self._agreed(stop(), time.monotonic() - saved > self.recipe.checkpoint_every)
+                if due or asked:
+                    log.flush()  # what is copied with the checkpoint
                 if due and not asked:
-                    log.flush()
                     self.save()
                     saved = time.monotonic()
                 if asked:
@@ -327,8 +349,10 @@ class Group:
         return (first, last) if first <= self.step < last else None
 
     def _span(self, member: Member) -> tuple[int, int]:
-        steps = self.batches.steps
-        return round(member.recipe.begins * steps), round(member.recipe.ends * steps)
+        return self._turns(member.recipe)
+
+    def _turns(self, recipe: MemberRecipe) -> tuple[int, int]:
+        return round(recipe.begins * self.batches.steps), round(recipe.ends * self.batches.steps)
 
     def _log(self, log: object, stats: dict[str, StepStats]) -> None:
         lines = []
@@ -378,15 +402,18 @@ def train_group(
     observe: Callable[[dict[str, Any]], None] = lambda line: None,
     progress: Callable[[int, int, str], None] = lambda done, total, note: None,
     team: Team = ALONE,
+    checkpoint_to: str | Path = "",
 ) -> list[Trained]:
     """Train all members of `recipe` on the rows of `reader`; resumes the run in `folder` if it was interrupted.
 
     In a team (distributed.joined) every process calls it with the same arguments; the first gets what was trained, the others [].
 
+    Checkpoints are also copied to `checkpoint_to` (s3://BUCKET/PREFIX, or a folder), and the newest there is taken where it is further than
+    the one in `folder`; OSError where that store fails for long.
     `calibration()` gives held-out rows by site, on which thresholds are set to the target L0.
     `observe(line)` gets what log.jsonl gets. Ctrl-C saves a checkpoint and raises KeyboardInterrupt. Raises ValueError when `folder` holds another run.
     """
-    group = Group(recipe, reader, folder, model, team)
+    group = Group(recipe, reader, folder, model, team, checkpoint_to)
     group.observe = observe
     with _interruptible() as stop:
         finished = group.run(progress, stop)
@@ -395,7 +422,7 @@ def train_group(
     if not team.first:
         return []
     if team.everyone.size > 1:  # what was trained together is finished by one
-        whole = Group(recipe, reader, folder, model)
+        whole = Group(recipe, reader, folder, model, checkpoint_to=checkpoint_to)
         whole.said = group.said
         group = whole
     for sentence in sorted(group.said.values()):
