@@ -21,10 +21,20 @@ COLUMNS = (
     ("dead", "dead"),
     ("dense", "dense"),
 )
-ROWS = ("dictionary", "affine_part", "ridge", "minus ridge", "token_pca", "pca", "random", "mean")
+ROWS = (
+    "dictionary", "affine_part", "ridge", "minus ridge", "token_pca", "retrained", "pca", "frozen_decoder", "random", "random_model",
+    "mean",
+)  # fmt: skip
 PAIRED = ("dictionary", "minus ridge")  # rows whose intervals are shown
 CHAT_ORDER = ("unchanged", "thresholds", "scratch", "tuned")  # what a fine-tuning has to beat, then itself
-NAMES = {"dictionary": "dictionary", "affine_part": "its affine part", "token_pca": "per-token PCA", "pca": "fixed PCA"}
+NAMES = {
+    "dictionary": "dictionary",
+    "affine_part": "its affine part",
+    "token_pca": "per-token PCA",
+    "pca": "fixed PCA",
+    "frozen_decoder": "frozen decoder",
+    "random_model": "random model",
+}
 
 
 def evaluation_table(name: str, card: Mapping[str, Any]) -> Group:
@@ -277,3 +287,37 @@ def contrast_tables(found: Any, a: str, b: str, spelled: Mapping[int, str], top:
         "word; Mann-Whitney with ties, q by Benjamini and Hochberg; in: share of documents in which it occurs."
     )
     return [*tables, Text(note, style="dim")]
+
+
+def graph_tables(graph: Any, small: Any, *, most: int = 12) -> list[Any]:
+    """An attribution graph (`circuits.Graph`): what it explains, its scores, and of the pruned one the nodes that carry most."""
+    about = graph.about
+    head = Table(box=None, pad_edge=False)
+    head.add_column("explains", no_wrap=True)
+    head.add_column("weight", justify="right")
+    head.add_column("logit less the mean", justify="right")
+    for node, name, weight in zip(graph.targets().tolist(), about["targets"], about["probabilities"]):
+        head.add_row(Text(repr(name)), f"{weight:.3f}", f"{float(graph.value[node]):.2f}")
+    nodes = Table(box=None, pad_edge=False)
+    for column, justify in (
+        ("node", "left"),
+        ("influence", "right"),
+        ("activation", "right"),
+        ("predicted", "right"),
+        ("measured", "right"),
+    ):
+        nodes.add_column(column, justify=justify, no_wrap=column != "node")  # type: ignore[arg-type]
+    order = small.influence.argsort(descending=True).tolist()
+    for n in [n for n in order if int(small.kind[n]) != 6][:most]:
+        numbers = (float(c[n]) for c in (small.activation, small.predicted, small.measured))
+        nodes.add_row(
+            Text(small.name(n)), f"{float(small.influence[n]):.3f}", *("" if math.isnan(v) else f"{v:.2f}" for v in numbers)
+        )
+    s = about["scores"]
+    note = (
+        f"{about['latents']:,} active latents, {about['expanded']:,} expanded; pruned: {len(small):,} nodes, {len(small.edge):,} edges. "
+        f"Replacement {s['replacement']:.2f}, completeness {s['completeness']:.2f} (of nodes with inputs {s['completeness_restricted']:.2f}), "
+        f"open {s['open']:.3f}; closes to {about['closure']:.1e}. Influence: share of the targets' that passes through; predicted and "
+        "measured: change of the first target when the latent is ablated."
+    )
+    return [head, Text(""), nodes, Text(note, style="dim")]

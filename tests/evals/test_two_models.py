@@ -122,6 +122,18 @@ def test_a_site_is_replaced_in_its_own_model(run):
     assert rows[f"dictionary at {B}"]["kl"].value != pytest.approx(rows[f"dictionary at {A}"]["kl"].value, rel=1e-3)
 
 
+def test_each_sites_row_holds_its_own_models_losses():
+    """A crosscoder that is perfect for the base model and writes nothing for the chat model."""
+    both = toy_model().beside({"chat": toy_model(seed=1)})
+    d = perfect(32, sites=(A, B))
+    W = d.W_dec.detach().clone()
+    W[:, 32:] = 0
+    s = pack(both, [Document(f"d{i}", "the cat sat on a mat and the dog ran") for i in range(20)], context=64, max_tokens=512)
+    rows = evaluate(both, {"d": Dictionary(d.config, d.tensors() | {"W_dec": W})}, s, ce_tokens=512)["d"].metrics
+    assert rows[f"dictionary at {A}"]["kl"].value < 1e-6 < 1e-3 < rows[f"dictionary at {B}"]["kl"].value
+    assert rows["dictionary"]["kl"].value == pytest.approx(rows[f"dictionary at {B}"]["kl"].value / 2, rel=1e-3)
+
+
 def perfect(width, sites=(A,)):
     """A dictionary that gives back what it reads: +1 and -1 along every axis."""
     n = width * len(sites)

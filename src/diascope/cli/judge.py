@@ -36,6 +36,9 @@ class Eval:
     """Precision of the model: auto is what a harvest takes, bfloat16 where the processor multiplies it. Losses are float32."""
     fit_text: str | None = "wikipedia-sample"
     """Text on which the controls are fitted; None evaluates without controls."""
+    trained_controls: bool = True
+    """Beside every dictionary of one site also three that are trained for it on that text: an ordinary one, one whose decoder stays
+    random, and one of the model with random weights. A minute or two for every shape of dictionary the first time, then kept."""
     context: int = 512
     """Tokens a sequence."""
     tier: Literal["core", "ci", "cpu", "full"] = "core"
@@ -52,8 +55,9 @@ class Eval:
 
     def run(self) -> None:
         from diascope.dictionaries import load_dictionary
-        from diascope.evals import evaluate, rows_of
+        from diascope.evals import Control, evaluate, rows_of, trained_controls
         from diascope.evals.saebench import of_text
+        from diascope.evals.suite import tier
         from diascope.recipes.run import opened_model
         from diascope.storage.files import check_target
         from diascope.tokens import open_corpus, pack
@@ -75,31 +79,41 @@ class Eval:
             documents = [d for c in corpora.values() for d in c.documents]
             domains = {d.name: name for name, c in corpora.items() for d in c.documents} if len(corpora) > 1 else {}
             sequences = pack(model, documents, context=self.context, max_tokens=self.tokens)
-            rows = None
+            rows, beside = None, dict[str, dict[str, Control]]()
             if self.fit_text:
                 other = open_corpus(self.fit_text, field=self.field).documents
                 rows = rows_of(model, pack(model, other, context=self.context, max_tokens=8_192))
+                if self.trained_controls:
+                    budget = tier("cpu" if self.tier == "core" else self.tier).budget
+                    fit = pack(model, other, context=self.context, max_tokens=budget.tokens)
+                    beside = trained_controls(model, dictionaries, fit, budget, progress=bars.stage("controls", "steps"))
             results = evaluate(
                 model,
                 dictionaries,
                 sequences,
                 training_rows=rows,
+                beside=beside,
                 ce_tokens=self.ce_tokens,
                 text=self.text,
                 domains=domains,
                 progress=bars.stage("evaluate", "maps"),
             )
             cards = {name: r.card() for name, r in results.items()}
+            failed = None
             if families:
-                from diascope.evals.suite import run_suite, suite_card
+                from diascope.evals.suite import Defect, run_suite, suite_card
 
-                found = run_suite(
-                    model, dictionaries, sequences, self.tier, families=families, progress=bars.stage("suite", "families")
-                )
+                say = bars.stage("suite", "families")
+                try:
+                    found = run_suite(model, dictionaries, sequences, self.tier, families=families, beside=beside, progress=say)
+                except Defect as error:  # what the other families gave is written all the same
+                    failed, found = error, error.found
                 for name, entries in found.items():
                     cards[name]["suite"] = suite_card(entries)
         self._write(cards, lambda name: of_text(model, dictionaries[name], sequences))
         tables(cards)
+        if failed:
+            raise failed
 
     def _families(self) -> tuple[str, ...]:
         """The parts of the suite that are to run."""

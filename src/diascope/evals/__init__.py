@@ -3,7 +3,12 @@
 from diascope.evals.latent_scaling import LatentScaling, latent_scaling
 from diascope.evals.moved import Moved, moved
 from diascope.evals.paired import Series, difference
+from diascope.evals.random_model import random_weights
 from diascope.evals.run import Evaluation, evaluate
 from diascope.evals.text import rows_of
+from diascope.evals.trained import Budget, Control, trained_controls
 
-__all__ = ["Evaluation", "LatentScaling", "Moved", "Series", "difference", "evaluate", "latent_scaling", "moved", "rows_of"]
+__all__ = [
+    "Budget", "Control", "Evaluation", "LatentScaling", "Moved", "Series", "difference", "evaluate", "latent_scaling", "moved",
+    "random_weights", "rows_of", "trained_controls",
+]  # fmt: skip

@@ -26,7 +26,7 @@ import numpy as np
 
 from diascope import rng
 from diascope.dictionaries import Dictionary
-from diascope.evals.entry import Entry, over
+from diascope.evals.entry import Entry, Unmeasurable, over
 from diascope.evals.probes import Probe, fit
 from diascope.evals.probing import ranking, sparse
 from diascope.evals.spelling import LETTERS, Words, read, words_of
@@ -73,22 +73,20 @@ def absorption(
         return Entry(
             config, {"reason": f"absorption is defined on what an SAE reads and writes, and this is a {d.config.kind}"}, {}
         )
+    site = d.config.reads
     try:
-        words = words_of(subject.model, config.words, seed=config.seed)
-    except ValueError as error:
+        spelled = subject.once(("absorption", config, site), lambda: _spelled(subject, d, config))
+    except Unmeasurable as error:
         return Entry(config, {"reason": str(error)}, {"absorption": None, "full absorption": None})
-    x = d.inputs(read(subject, words)).numpy()
-    probes = {n: p for n in range(26) if (p := _probe(x, words, words.letter, n)) is not None}
-    f1 = {n: _f1(words.letter[words.test] == n, p.score(x[words.test]) > 0) for n, p in probes.items()}
-    shuffled = rng.generator(config.seed, "shuffled letters").permutation(words.letter)
-    chance = [
-        _f1(shuffled[words.test] == n, p.score(x[words.test]) > 0) for n in probes if (p := _probe(x, words, shuffled, n))
-    ]
-    passed = [n for n in probes if f1[n] > config.probe_f1]
+    words, x, f1 = spelled.words, spelled.x, spelled.f1
+    passed = [n for n in spelled.probes if f1[n] > config.probe_f1]
     run: dict[str, Any] = {"words": len(words.words), "letters that pass": len(passed)}
     controls = {
-        "dense probe": {"f1": over([f1[n] for n in probes])},
-        "shuffled labels": {"f1": over(chance), "letters that pass": float(sum(v > config.probe_f1 for v in chance))},
+        "dense probe": {"f1": over(list(f1.values()))},
+        "shuffled labels": {
+            "f1": over(spelled.chance),
+            "letters that pass": float(sum(v > config.probe_f1 for v in spelled.chance)),
+        },
     }
     if len(passed) < config.letters:
         run["reason"] = f"{len(passed)} letters have a probe with F1 above {config.probe_f1}, and {config.letters} are needed"
@@ -96,9 +94,32 @@ def absorption(
     f, W, found = sparse(d, x), d.W_dec.detach().numpy(), {}
     for i, n in enumerate(passed):
         progress(i, len(passed), LETTERS[n])
-        found[n] = _letter(W, f, x, words, n, probes[n], f1[n], config)
+        found[n] = _letter(W, f, x, words, n, spelled.probes[n], f1[n], config)
     progress(len(passed), len(passed), "")
     return Entry(config, run, _result(found), controls, _details(found))
+
+
+@dataclass(frozen=True)
+class _Spelled:
+    """What dictionaries of one site share: words, vectors at them [n, d], dense probes by letter, and F1 on the test words."""
+
+    words: Words
+    x: np.ndarray
+    probes: dict[int, Probe]
+    f1: dict[int, float]
+    chance: list[float]  # of probes for shuffled letters
+
+
+def _spelled(subject: Subject, d: Dictionary, config: Absorption) -> _Spelled:
+    words = words_of(subject.model, config.words, seed=config.seed)
+    x = d.inputs(subject.once(("words", config), lambda: read(subject, words))).numpy()
+    probes = {n: p for n in range(26) if (p := _probe(x, words, words.letter, n)) is not None}
+    f1 = {n: _f1(words.letter[words.test] == n, p.score(x[words.test]) > 0) for n, p in probes.items()}
+    shuffled = rng.generator(config.seed, "shuffled letters").permutation(words.letter)
+    chance = [
+        _f1(shuffled[words.test] == n, p.score(x[words.test]) > 0) for n in probes if (p := _probe(x, words, shuffled, n))
+    ]
+    return _Spelled(words, x, probes, f1, chance)
 
 
 def _probe(x: np.ndarray, words: Words, letter: np.ndarray, n: int) -> Probe | None:

@@ -11,53 +11,45 @@ from typing import Any
 
 import numpy as np
 
-from diascope.evals.paired import Series
-from diascope.evals.text import EvalText
+from diascope.evals.sums import EDGES, Cells, Tally, ratio
 from diascope.models import ROLES
-from diascope.numerics import ratio_over_documents
-
-EDGES = (1, 16, 64, 256, 1024, 4096)  # positions; the BOS is position 0 and never counted
 
 
-def parts(text: EvalText, domains: Mapping[str, str]) -> dict[str, dict[str, np.ndarray]]:
-    """{"position" | "domain" | "role": {name: mask [N, T]}} of packed sequences; groups with one part are left out.
+def parts(cells: Cells, domains: Mapping[str, str]) -> dict[str, dict[str, np.ndarray]]:
+    """{"position" | "domain" | "role": {name: mask [C]}} of a text's cells; groups with one part are left out.
 
     `domains` names the text that each document is from, by the document's name.
     """
-    s, counted = text.sequences, text.rows.numpy()
-    out: dict[str, dict[str, np.ndarray]] = {"position": {}, "domain": {}, "role": {}}
-    for low, high in zip(EDGES, (*EDGES[1:], 2**31 - 1), strict=True):
-        name = f"{low}-{high - 1}" if high < 2**31 - 1 else f"{low}-"
-        out["position"][name] = (s.positions >= low) & (s.positions < high)
+    ends = (*(f"-{edge - 1}" for edge in EDGES[1:]), "-")
+    out = {"position": {f"{low}{end}": cells.stretch == i for i, (low, end) in enumerate(zip(EDGES, ends, strict=True), 1)}}
+    out |= {"domain": {}, "role": {}}
     if domains:
-        names = np.array([*(domains.get(n, "other") for n in s.names), ""])  # the last one is padding's
-        out["domain"] = {d: names[s.document] == d for d in sorted(set(names) - {""})}
-    if s.role is not None:
-        out["role"] = {r: s.role == i for i, r in enumerate(ROLES)}
-    kept = {g: {n: m for n, m in masks.items() if (m & counted).any()} for g, masks in out.items()}
+        names = np.array([domains.get(n, "other") for n in cells.names])[cells.document]
+        out["domain"] = {d: names == d for d in sorted(set(names))}
+    if cells.spoken:
+        out["role"] = {r: cells.role == i for i, r in enumerate(ROLES)}
+    kept = {g: {n: m for n, m in masks.items() if m.any()} for g, masks in out.items()}
     return {g: masks for g, masks in kept.items() if len(masks) > 1}
 
 
-def breakdown(series: Series, text: EvalText, short: EvalText, domains: Mapping[str, str]) -> dict[str, Any]:
+def breakdown(tally: Tally, targets: Tally, cells: Cells, domains: Mapping[str, str]) -> dict[str, Any]:
     """{group: {part: {"fvu", "fvu_standardised", "delta_ce": estimate}}}, JSON-ready.
 
-    `series` is the dictionary's on `text`, its losses on `short`, the first sequences of it.
+    `tally` holds the sums of the dictionary, `targets` those of what it stands for.
     """
-    rows, predicts, n = text.rows.numpy(), short.predicts.numpy(), len(short.sequences)
     out: dict[str, Any] = {}
-    for group, masks in parts(text, domains).items():
+    for group, masks in parts(cells, domains).items():
         out[group] = {}
-        for name, mask in masks.items():
-            here, there = mask[rows], mask[:n][predicts]
-            docs = series.documents[here]
+        for name, here in masks.items():
+            docs, rows = cells.document[here], targets["rows"][here]
             found = {
-                "fvu": ratio_over_documents(series.error[here], series.variance[here], docs),
-                "fvu_standardised": ratio_over_documents(
-                    series.error_standardised[here], series.variance_standardised[here], docs
+                "fvu": ratio(tally["error"][here], targets["variance"][here], docs, rows),
+                "fvu_standardised": ratio(
+                    tally["error_standardised"][here], targets["variance_standardised"][here], docs, rows
                 ),
             }
-            if series.delta_ce is not None and series.documents_of_predictions is not None and there.any():
-                delta = series.delta_ce[there]
-                found["delta_ce"] = ratio_over_documents(delta, np.ones_like(delta), series.documents_of_predictions[there])
+            if "delta" in tally and (there := here & (tally["predictions"] > 0)).any():
+                n = tally["predictions"][there]
+                found["delta_ce"] = ratio(tally["delta"][there], n, cells.document[there], n)
             out[group][name] = {m: asdict(v) for m, v in found.items()}
     return out

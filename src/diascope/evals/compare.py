@@ -25,9 +25,10 @@ import numpy as np
 
 from diascope import rng
 from diascope.config import within
-from diascope.evals.paired import Series
+from diascope.evals.paired import Series, counted
 from diascope.evals.run import Evaluation
-from diascope.numerics import Estimate, ratio_over_documents
+from diascope.evals.sums import ratio
+from diascope.numerics import Estimate
 from diascope.storage.files import finite
 
 METRICS = ("fvu", "fvu_standardised", "delta_ce", "kl", "l0")
@@ -152,28 +153,29 @@ def holm(p: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class _Values:
-    """A metric token by token: it is the ratio of the two sums."""
+    """A metric entry by entry: it is the ratio of the two sums. An entry stands for `counts` tokens (None: for one)."""
 
     numerator: np.ndarray
     denominator: np.ndarray
     documents: np.ndarray
+    counts: np.ndarray | None
 
 
 def _values(metric: str, s: Series) -> _Values | None:
     if metric == "fvu":
-        return _Values(s.error, s.variance, s.documents)
+        return _Values(s.error, s.variance, s.documents, s.rows)
     if metric == "fvu_standardised":
-        return _Values(s.error_standardised, s.variance_standardised, s.documents)
+        return _Values(s.error_standardised, s.variance_standardised, s.documents, s.rows)
     values = {"delta_ce": s.delta_ce, "kl": s.kl, "l0": s.l0}[metric]
-    documents = s.documents if metric == "l0" else s.documents_of_predictions
-    return None if values is None or documents is None else _Values(values, np.ones(len(values)), documents)
+    documents, counts = (s.documents, s.rows) if metric == "l0" else (s.documents_of_predictions, s.predictions)
+    return None if values is None or documents is None else _Values(values, counted(values, counts), documents, counts)
 
 
 def _tested(a: _Values, b: _Values, draws: int, seed: int) -> Paired:
     """The pair of one metric, not yet corrected over the metrics."""
     assert np.allclose(a.denominator, b.denominator), "the same sites on the same tokens have the same variance"
-    own, other = (ratio_over_documents(v.numerator, v.denominator, v.documents) for v in (a, b))
-    difference = ratio_over_documents(a.numerator - b.numerator, a.denominator, a.documents)
+    own, other = (ratio(v.numerator, v.denominator, v.documents, v.counts) for v in (a, b))
+    difference = ratio(a.numerator - b.numerator, a.denominator, a.documents, a.counts)
     _, group = np.unique(a.documents, return_inverse=True)
     sums, size = np.bincount(group, a.numerator - b.numerator), np.bincount(group, a.denominator)
     p, exact = sign_flips(sums, draws=draws, seed=seed)

@@ -13,6 +13,8 @@ all layers is no map from what they read (and for 18 layers of width 640 takes f
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -39,6 +41,12 @@ def controls(dictionary: Dictionary, x: Tensor, y: Tensor, *, seed: int = 0) -> 
     if c.kind in ("transcoder", "clt"):
         out["ridge"] = _ridge(dictionary, x, y)
     return out
+
+
+def depends_on(dictionary: Dictionary, x: Tensor) -> tuple[Any, ...]:
+    """What the controls of a dictionary depend on beside the rows: dictionaries for which it is the same may share them."""
+    c = dictionary.config
+    return c.kind, c.sites_in, c.sites_out, c.d_sae, None if c.kind == "clt" else same_l0(dictionary, x)
 
 
 def _principal(y: Tensor, mean: Tensor, scale: Tensor, k: int) -> dict[str, Map]:

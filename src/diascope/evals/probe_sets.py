@@ -10,14 +10,15 @@ from __future__ import annotations
 import csv
 import io
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
 from diascope import rng
-from diascope.storage import PackageFile, fetch
+from diascope.evals.entry import Unmeasurable, fetched
+from diascope.storage import PackageFile
 
 SAE_PROBES = PackageFile(
     name="sae_probes-0.4.2.whl",
@@ -47,15 +48,21 @@ class Task:
     elsewhere: tuple[str, ...] = ()
     labels_elsewhere: np.ndarray | None = None
 
+    @property
+    def identity(self) -> tuple[Hashable, ...]:
+        """What tells it from other tasks: two of one name may have other prompts or labels."""
+        other = b"" if self.labels_elsewhere is None else self.labels_elsewhere.tobytes()
+        return self.name, self.prompts, self.labels.tobytes(), self.elsewhere, other
+
     def split(self, train: int, test: int) -> tuple[np.ndarray, np.ndarray]:
         """Numbers of `train` and of at most `test` prompts, disjoint, half of each label; fewer where there are not enough.
 
-        ValueError below 8 of a label. The training prompts stand in an order in which the labels alternate.
+        Unmeasurable below 8 of a label. The training prompts stand in an order in which the labels alternate.
         """
         sides = [np.flatnonzero(self.labels == label) for label in (0, 1)]
         room = min(map(len, sides))
         if room < 8:
-            raise ValueError(f"{self.name} has {room} prompts of one label: a probe needs 8 of each")
+            raise Unmeasurable(f"{self.name} has {room} prompts of one label: a probe needs 8 of each")
         n = min(train // 2, room * 2 // 3)
         m = min(test // 2, room - n)
         return (np.stack([s[:n] for s in sides], 1).ravel(), np.stack([s[n : n + m] for s in sides], 1).ravel())
@@ -69,7 +76,7 @@ def task_names(*, progress: Callable[[str], None] = lambda _: None) -> tuple[str
 
 
 def load_task(name: str, *, seed: int = 0, progress: Callable[[str], None] = lambda _: None) -> Task:
-    """One task. Raises ValueError for a name that is none, RuntimeError where the package cannot be fetched."""
+    """One task. Raises ValueError for a name that is none, Unmeasurable where the package cannot be fetched."""
     wheel = _wheel(progress)
     place, other = f"sae_probes/data/cleaned_data/{name}.csv.zst", f"sae_probes/data/OOD data/{name}_OOD.csv.zst"
     if place not in wheel.namelist():
@@ -94,7 +101,7 @@ def _open(path: str) -> zipfile.ZipFile:
 
 
 def _wheel(progress: Callable[[str], None]) -> zipfile.ZipFile:
-    return _open(str(fetch(SAE_PROBES, progress=progress)))
+    return _open(str(fetched(SAE_PROBES, progress)))
 
 
 def _rows(wheel: zipfile.ZipFile, name: str) -> list[dict[str, str]]:

@@ -29,6 +29,8 @@ from diascope.evals.probe_sets import MINI, Task, load_task
 from diascope.evals.probes import auroc, fit
 from diascope.evals.subject import Subject
 
+CONTROLS = ("dense", "mean difference", "random dictionary", "shuffled labels")
+
 
 @dataclass(frozen=True)
 class Probing:
@@ -47,12 +49,13 @@ def probing(
     config: Probing | None = None,
     *,
     tasks: Sequence[Task] | None = None,
+    alone: bool = False,
     progress: Callable[[int, int, str], None] = lambda done, total, note: None,
 ) -> Entry:
-    """Probe the latents of `d`. `tasks` are used in place of the named ones."""
+    """Probe the latents of `d`. `tasks` are used in place of the named ones; `alone` leaves the controls out."""
     config = config or Probing()
     tasks = [load_task(name, seed=config.seed) for name in config.tasks] if tasks is None else tasks
-    random = None if d.config.kind == "clt" else _random(subject, d, tasks, config)
+    random = None if alone or d.config.kind == "clt" else _random(subject, d, tasks, config)
     found: dict[str, dict[str, dict[str, float]]] = {"": {}, "elsewhere": {}}
     chosen: dict[str, list[int]] = {}
     for i, task in enumerate(tasks):
@@ -64,11 +67,18 @@ def probing(
         sets = {"": (x_test, y_test)}
         if task.labels_elsewhere is not None and len(set(task.labels_elsewhere)) == 2:
             sets["elsewhere"] = d.inputs(subject.last(task.elsewhere)).numpy(), task.labels_elsewhere
-        scores, chosen[task.name] = _scores(d, random, x, y, {k: v[0] for k, v in sets.items()}, config, task.name)
+        tests = {k: v[0] for k, v in sets.items()}
+        scores, chosen[task.name] = _scores(d, random, x, y, tests, config, task.name, alone)
+        if not alone:
+            linear = subject.once(
+                ("probing", config, task.identity, d.config.reads), lambda x=x, y=y, t=tests: _linear(x, y, t)
+            )
+            for where, more in linear.items():
+                scores[where] |= more
         for where, (_, labels) in sets.items():
             found[where][task.name] = {name: auroc(labels, s) for name, s in scores[where].items()}
     progress(len(tasks), len(tasks), "")
-    return _entry(config, tasks, found, chosen, random)
+    return _entry(config, tasks, found, chosen)
 
 
 def _random(subject: Subject, d: Dictionary, tasks: Sequence[Task], config: Probing) -> Dictionary:
@@ -87,8 +97,9 @@ def _scores(
     tests: dict[str, np.ndarray],
     config: Probing,
     task: str,
+    alone: bool,
 ) -> tuple[dict[str, dict[str, np.ndarray]], list[int]]:
-    """Every probe's scores on every test set, by name, and the latents in their order."""
+    """Scores of every probe on latents on every test set, by name, and the latents in their order."""
     out: dict[str, dict[str, np.ndarray]] = {where: {} for where in tests}
     shuffled = rng.generator(config.seed, "shuffled labels", task).permutation(y)
     ranked: list[int] = []
@@ -99,7 +110,7 @@ def _scores(
     }
     f, f_test, last = None, {}, None
     for name, (one, labels, ks) in whose.items():
-        if one is None:
+        if one is None or (alone and name != "k"):
             continue
         if one is not last:
             f, f_test, last = sparse(one, x), {where: sparse(one, t) for where, t in tests.items()}, one
@@ -112,10 +123,13 @@ def _scores(
             probe = fit(own[:, :k], labels)
             for where, rows in features.items():
                 out[where][f"{name}{k}"] = probe.score(rows[:, :k])
-    dense, difference = fit(x, y, standardise=True), x[y == 1].mean(0) - x[y == 0].mean(0)
-    for where, rows in tests.items():
-        out[where] |= {"dense": dense.score(rows), "mean difference": rows @ difference}
     return out, ranked
+
+
+def _linear(x: np.ndarray, y: np.ndarray, tests: dict[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    """What linear probes of the whole vector score on every test set: the same for all dictionaries of a site."""
+    dense, difference = fit(x, y, standardise=True), x[y == 1].mean(0) - x[y == 0].mean(0)
+    return {where: {"dense": dense.score(rows), "mean difference": rows @ difference} for where, rows in tests.items()}
 
 
 def sparse(d: Dictionary, x: np.ndarray) -> Any:
@@ -139,7 +153,6 @@ def _entry(
     tasks: Sequence[Task],
     found: dict[str, dict[str, dict[str, float]]],
     chosen: dict[str, list[int]],
-    random: Dictionary | None,
 ) -> Entry:
     def means(where: str, pick: Callable[[str], str | None]) -> dict[str, Any]:
         table = found[where]
@@ -151,10 +164,8 @@ def _entry(
         return lambda n: n.removeprefix(control).strip() or "all dimensions" if n.startswith(control) else None
 
     own = [means(w, lambda n: n if n[0] == "k" else None) for w in found if found[w]]
-    controls = {
-        c: {k: v for w in found if found[w] for k, v in means(w, of(c)).items()}
-        for c in ("dense", "mean difference", *(("random dictionary",) if random else ()), "shuffled labels")
-    }
+    given = {c: {k: v for w in found if found[w] for k, v in means(w, of(c)).items()} for c in CONTROLS}
+    controls = {c: values for c, values in given.items() if values}
     run = {
         "tasks": len(tasks),
         "tasks elsewhere": len(found["elsewhere"]),

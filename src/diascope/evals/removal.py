@@ -26,6 +26,7 @@ from diascope.evals.probes import auroc, fit
 from diascope.evals.probing import ranking, sparse
 from diascope.evals.subject import Subject
 
+OFF = "mean difference"
 Change = Callable[[np.ndarray], np.ndarray]  # rows [n, d] -> rows without something
 
 
@@ -72,14 +73,17 @@ def removal(
         )
     tasks = [load_task(name, seed=config.seed) for name in config.tasks] if tasks is None else tasks
     concepts = [_read(subject, d, t, config) for t in tasks]
-    before = [c.found() for c in concepts]
+    place = ("removal", config, tuple(t.identity for t in tasks), d.config.reads)
+    before = subject.once(place, lambda: [c.found() for c in concepts])
     drops: dict[str, list[list[float]]] = {}
     chosen: dict[str, list[int]] = {}
     for i, (task, c) in enumerate(zip(tasks, concepts, strict=True)):
         progress(i, len(tasks), task.name)
         changes, chosen[task.name] = _changes(d, c, config, task.name)
-        for name, change in changes.items():
-            drops.setdefault(name, []).append([b - other.found(change) for b, other in zip(before, concepts, strict=True)])
+        after = {name: [other.found(change) for other in concepts] for name, change in changes.items()}
+        after[OFF] = subject.once((*place, i), lambda c=c: [other.found(_projected(c)) for other in concepts])
+        for name, found in after.items():
+            drops.setdefault(name, []).append([b - f for b, f in zip(before, found, strict=True)])
     progress(len(tasks), len(tasks), "")
     names = [t.name for t in tasks]
     results = {name: _summary(np.array(table)) for name, table in drops.items()}
@@ -99,14 +103,18 @@ def _changes(d: Dictionary, c: _Concept, config: Removal, name: str) -> tuple[di
     latents = ranking(f, c.y)[: config.k]
     rate = np.asarray((f > 0).mean(0)).ravel()
     drawn = alike(rate, latents, rng.generator(config.seed, "other latents", name))
-    u = c.x[c.y == 1].mean(0) - c.x[c.y == 0].mean(0)
-    u = u / max(float(np.linalg.norm(u)), 1e-30)
     changes: dict[str, Change] = {
         "latents": lambda x: without(d, x, latents),
         "other latents": lambda x: without(d, x, drawn),
-        "mean difference": lambda x: x - (x @ u)[:, None] * u,
     }
     return changes, latents.tolist()
+
+
+def _projected(c: _Concept) -> Change:
+    """Off the difference of the classes' means: the same for all dictionaries of a site."""
+    u = c.x[c.y == 1].mean(0) - c.x[c.y == 0].mean(0)
+    u = u / max(float(np.linalg.norm(u)), 1e-30)
+    return lambda x: x - (x @ u)[:, None] * u
 
 
 def without(d: Dictionary, x: np.ndarray, latents: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from diascope.dictionaries import Dictionary, OneToOne, TopK
 from diascope.dictionaries.site_maps import stretches
 from diascope.edits import Edit, flat
 from diascope.evals.text import EvalText
+from diascope.models import Model
 from diascope.sites import Site
 
 Function = Callable[[Tensor, Tensor], Tensor]  # (x [n, d_in], y [n, d_out]) -> y_hat [n, d_out]
@@ -39,6 +40,14 @@ class Map:
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         """y_hat [n, d_out] of rows x [n, d_in] and y [n, d_out]."""
         return torch.cat([self.whole(a, b) for a, b in zip(x.split(2048), y.split(2048), strict=True)])
+
+
+def check_fits(model: Model, name: str, d: Dictionary) -> None:
+    """ValueError where `model` lacks a site of `d`, or has another width there."""
+    for sites, widths in ((d.config.reads, d.config.widths_in), (d.config.writes, d.config.widths_out)):
+        for site, width in zip(sites, widths, strict=True):
+            if model.width(site) != width:
+                raise ValueError(f"{name} has width {width} at {site}, but {model.name} has {model.width(site)} there")
 
 
 def hidden_states(text: EvalText, d: Dictionary, function: Map) -> list[Tensor]:

@@ -15,34 +15,34 @@
 Over several sites fvu is the mean of the sites' own (each site's errors are divided by its variance), and rows
 "dictionary at SITE" follow; how losses are taken there: evals/replace.py. By position, text and role: evals/breakdown.py.
 Special tokens are neither rows nor replaced. Intervals are 95 % intervals over documents: bootstrap, and the jackknife
-for shares of latents.
+for shares of latents. The text is looked at piece by piece (evals/stream.py), the clean model's part of it once (evals/clean.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from diascope.config import config_hash
+from diascope.config import config_hash, to_data
 from diascope.dictionaries import Dictionary
-from diascope.dictionaries.site_maps import stretches
 from diascope.evals.breakdown import breakdown
-from diascope.evals.controls import controls, site_scale
-from diascope.evals.latent_scaling import latent_scaling, of_two_models
+from diascope.evals.clean import CleanText
+from diascope.evals.controls import controls, depends_on
 from diascope.evals.paired import Series, difference
-from diascope.evals.replace import Map, hidden_states, spliced
-from diascope.evals.text import EvalText, Losses
+from diascope.evals.replace import Map, check_fits, spliced
+from diascope.evals.stream import Judged, Pass
+from diascope.evals.sums import Tally, ratio
+from diascope.evals.trained import Beside, Control
 from diascope.models import Model
-from diascope.numerics import Estimate, deviations, ratio_over_documents, shares_over_documents
+from diascope.numerics import Estimate, shares_over_documents
 from diascope.storage.files import finite
 from diascope.tokens import Sequences
 
-JACKKNIFE = 200  # groups of documents at most
+Metrics = dict[str, Estimate | float]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Evaluation:
     """The result for one dictionary: `metrics[row][metric]`, with row "dictionary", "clean" or a control's name."""
 
     name: str
-    metrics: dict[str, dict[str, Estimate | float]]
+    metrics: dict[str, Metrics]
     facts: dict[str, Any]
     series: dict[str, Series] = field(default_factory=dict)  # by row, for `difference`; not in the card
     details: dict[str, Any] = field(default_factory=dict)  # what only some kinds have: a two-model crosscoder's latent scaling
@@ -70,18 +70,22 @@ def evaluate(
     sequences: Sequences,
     *,
     training_rows: Callable[[Dictionary], tuple[Tensor, Tensor]] | None = None,
+    beside: Mapping[str, Mapping[str, Control]] = {},
     ce_tokens: int = 8192,
     text: str = "",
     domains: Mapping[str, str] = {},
+    keep: bool = True,
     progress: Callable[[int, int, str], None] = lambda done, total, note: None,
     seed: int = 0,
 ) -> dict[str, Evaluation]:
     """Evaluate `dictionaries` on packed `sequences` of held-out text.
 
     training_rows   gives (x, y) of training rows for a dictionary, on which its controls are fitted; None: no controls
+    beside          further controls, which take training: `trained_controls(model, dictionaries, text)`
     text            name of the text, for the card
     domains         the text that each document is from, by its name: errors and losses are then also given by domain
     ce_tokens       tokens on which losses are computed (the first sequences); the unembedding costs more than the trunk
+    keep            keep what the clean model does on this text in the cache, and take it from there (evals/clean.py)
 
     Returns one Evaluation a dictionary. Raises ValueError when a dictionary does not fit the model.
     """
@@ -89,179 +93,169 @@ def evaluate(
         return {}
     for name, d in dictionaries.items():
         check_fits(model, name, d)
-    whole = EvalText(model, sequences)
-    short = EvalText(model, _first(sequences, ce_tokens))
-    sites = list(dict.fromkeys(s for d in dictionaries.values() for s in d.sites))
-    maps = {
-        name: {"dictionary": Map(lambda x, y, d=d: d(x), spliced(d))}
-        | _own_parts(d)
-        | (controls(d, *training_rows(d), seed=seed) if training_rows else {})
-        for name, d in dictionaries.items()
-    }
-    total, done = 1 + sum(map(len, maps.values())), 0
-    progress(0, total, "clean model")
-    vectors = whole.capture(sites)
-    short.remember(min(s.layer for s in sites))
-    clean = {name: text.hidden() for name, text in {"": short, **short.others}.items()}
+    clean = CleanText(model, sequences, _sequences(sequences, ce_tokens), keep=keep)
+    rows = _rows(dictionaries, training_rows, beside, seed)
+    judged = list(dict.fromkeys(j for labels in rows.values() for j in labels.values()))
+    work = Pass(clean, judged)
+    work.run(progress)
+    random = _in_random_models(dictionaries, beside, sequences, keep, progress)
     out = {}
     for name, d in dictionaries.items():
-        x, y = d.inputs(vectors), d.targets(vectors)
-        hidden: dict[tuple[str, int], Tensor] = {}
-        for label, function in maps[name].items():
-            done += 1
-            progress(done, total, f"{name}: {label}")
-            hidden |= {(label, i): h for i, h in enumerate(hidden_states(short, d, function))}
-        progress(done, total, f"{name}: losses of {len(hidden) + 1} models on {int(short.predicts.sum())} predictions")
-        losses = _losses(short, clean, d, hidden)
-        ablated = averaged(losses, "mean")
-        own = averaged(losses, "dictionary")
-        unedited = losses["clean"].ce if own is None else own.ce - own.delta  # over two models the mean of both
-        metrics: dict[str, dict[str, Estimate | float]] = {"clean": {"ce": _mean(unedited, short)}}
-        series: dict[str, Series] = {}
-        for label, function in maps[name].items():
-            y_hat = function(x, y)
-            metrics[label] = _fidelity(whole, y, y_hat, d.config.widths_out)
-            if (spent := averaged(losses, label)) is not None:
-                metrics[label] |= _loss_metrics(short, spent, ablated)
-            delta = None if spent is None else spent.delta.double().numpy()
-            errors = (*_errors(y, y_hat, d.config.widths_out), *_standardised(y, y_hat))
-            kl = None if spent is None else spent.kl.double().numpy()
-            series[label] = Series(*errors, whole.documents, delta, short.documents_of_predictions, kl)
-            if label == "dictionary" and len(d.config.writes) > 1:
-                metrics |= _by_site(d, whole, y, y_hat, short, losses)
-        l0, sparsity = _sparsity(d, x, whole)
-        metrics["dictionary"] |= sparsity
-        series["dictionary"] = replace(series["dictionary"], l0=l0)
-        if "ridge" in series:  # what latents add to the best affine map, on the same tokens
-            metrics["minus ridge"] = dict(difference(series["dictionary"], series["ridge"]))
-        facts = {"text": text} | _facts(model, d, sequences, whole, short, seed)
-        details: dict[str, Any] = {"by": breakdown(series["dictionary"], whole, short, domains)}
-        if of_two_models(d):
-            details["latent_scaling"] = latent_scaling(d, x).card()
+        metrics, series = _metrics(work, rows[name])
+        if name in random:
+            metrics["random_model"] = random[name]
+        facts = {"text": text} | _facts(model, d, work, seed)
+        if more := beside.get(name):
+            facts["trained_controls"] = to_data(next(iter(more.values())).budget)
+        own = rows[name]["dictionary"]
+        details: dict[str, Any] = {"by": breakdown(own.tally, work.targets[d.config.writes], clean.cells, domains)}
+        if own.scaling:
+            details["latent_scaling"] = own.scaling.result().card()
         out[name] = Evaluation(name, metrics, facts, series, details)
     return out
 
 
-def check_fits(model: Model, name: str, d: Dictionary) -> None:
-    """ValueError where `model` lacks a site of `d`, or has another width there."""
-    for sites, widths in ((d.config.reads, d.config.widths_in), (d.config.writes, d.config.widths_out)):
-        for site, width in zip(sites, widths, strict=True):
-            if model.width(site) != width:
-                raise ValueError(f"{name} has width {width} at {site}, but {model.name} has {model.width(site)} there")
+# -- what is judged
+def _rows(
+    dictionaries: Mapping[str, Dictionary],
+    training_rows: Callable[[Dictionary], tuple[Tensor, Tensor]] | None,
+    beside: Beside,
+    seed: int,
+) -> dict[str, dict[str, Judged]]:
+    """{dictionary: {row of its card: what is judged}}; controls that stand beside several dictionaries are judged once."""
+    fitted: dict[Any, dict[str, Judged]] = {}
+    trained: dict[int, Judged] = {}
+    out = {}
+    for name, d in dictionaries.items():
+        several = len(d.config.writes) > 1
+        out[name] = {"dictionary": _as_map(d, apart=several)} | _own_parts(d)
+        if training_rows:
+            x, y = training_rows(d)
+            if (key := depends_on(d, x)) not in fitted:
+                maps = controls(d, x, y, seed=seed)
+                fitted[key] = {c: Judged(m, d, apart=several and c == "mean") for c, m in maps.items()}
+            out[name] |= fitted[key]
+        for label, c in beside.get(name, {}).items():
+            if c.model is None:
+                out[name][label] = trained.setdefault(id(c.dictionary), _as_map(c.dictionary))
+    return out
 
 
-def _own_parts(d: Dictionary) -> dict[str, Map]:
+def _as_map(d: Dictionary, *, apart: bool = False) -> Judged:
+    return Judged(Map(lambda x, y: d(x), spliced(d)), d, d, apart)
+
+
+def _own_parts(d: Dictionary) -> dict[str, Judged]:
     """The affine part of a skip-transcoder by itself: what the sparse part has to improve on."""
     if not d.config.skip:
         return {}
     each = None
     if len(d.skips) > 1:
         each = tuple((lambda x, y, A=A, b=d.b_dec[w.skips]: x @ A + b) for A, w in zip(d.skips, d.blocks, strict=True))
-    return {"affine_part": Map(lambda x, y: d.affine(x) + d.b_dec, each)}
+    return {"affine_part": Judged(Map(lambda x, y: d.affine(x) + d.b_dec, each), d)}
 
 
-def _losses(
-    text: EvalText, clean: Mapping[str, Tensor], d: Dictionary, hidden: Mapping[tuple[str, int], Tensor]
-) -> dict[Any, Losses]:
-    """Losses of every pass, each against the clean run of the model in which it was made; the main model's as "clean"."""
-    crosscoder = d.config.kind == "crosscoder"
-
-    def owner(label: tuple[str, int]) -> str:
-        name = d.config.writes[label[1]].model if crosscoder else None
-        return name if name in text.others else ""
-
-    out: dict[Any, Losses] = {}
-    for name, one in (*text.others.items(), ("", text)):
-        own = {label: h for label, h in hidden.items() if owner(label) == name}
-        if own or not name:
-            out |= one.losses(clean[name], own)  # the main model comes last: its clean losses are kept
-    return out
-
-
-def averaged(losses: Mapping[Any, Losses], label: str) -> Losses | None:
-    """Losses of a map, averaged over its passes (a crosscoder has one a site); None where there are none."""
-    passes = [v for k, v in losses.items() if k != "clean" and k[0] == label]
-    if len(passes) < 2:
-        return passes[0] if passes else None
-    return Losses(*(torch.stack([getattr(p, f.name) for p in passes]).double().mean(0) for f in fields(Losses)))
+def _in_random_models(
+    dictionaries: Mapping[str, Dictionary],
+    beside: Beside,
+    sequences: Sequences,
+    keep: bool,
+    progress: Callable[[int, int, str], None],
+) -> dict[str, Metrics]:
+    """Errors and sparsity of each control that reads another model, in that model, by the judged dictionary's name."""
+    others = {n: c for n in dictionaries for c in beside.get(n, {}).values() if c.model is not None}
+    found: dict[int, Metrics] = {}
+    for model in {id(c.model): c.model for c in others.values() if c.model}.values():
+        judged = {id(c.dictionary): _as_map(c.dictionary) for c in others.values() if c.model is model}
+        work = Pass(CleanText(model, sequences, 0, keep=keep), list(judged.values()))
+        work.run(lambda done, total, note: progress(done, total, f"random model: {note}"))
+        for key, j in judged.items():
+            found[key] = _fidelity(work, j.tally, work.targets[j.ends[1]]) | _sparsity(work, j)
+    return {name: found[id(c.dictionary)] for name, c in others.items()}
 
 
-def _by_site(
-    d: Dictionary, text: EvalText, y: Tensor, y_hat: Tensor, short: EvalText, losses: Mapping[Any, Losses]
-) -> dict[str, dict[str, Estimate | float]]:
-    """Each site by itself: its FVU and, for a crosscoder, what replacing it alone costs."""
-    rows = {}
-    for i, (site, w) in enumerate(zip(d.config.writes, stretches(d.config.widths_out), strict=True)):
-        row = _fidelity(text, y[:, w], y_hat[:, w], (w.stop - w.start,))
-        if ("dictionary", 1) in losses:
-            row |= _loss_metrics(short, losses["dictionary", i], losses.get(("mean", i)))
-        rows[f"dictionary at {site}"] = row
-    return rows
+# -- numbers from sums
+def _metrics(work: Pass, rows: Mapping[str, Judged]) -> tuple[dict[str, Metrics], dict[str, Series]]:
+    """A card's metrics and series by row."""
+    own = rows["dictionary"]
+    ablated = rows["mean"].tally if "mean" in rows and "ce" in rows["mean"].tally else None
+    metrics: dict[str, Metrics] = {"clean": {"ce": _clean(work, own.tally)}}
+    series: dict[str, Series] = {}
+    for label, j in rows.items():
+        targets = work.targets[j.ends[1]]
+        metrics[label] = _fidelity(work, j.tally, targets) | _losses(work, j.tally, ablated) | _sparsity(work, j)
+        series[label] = _series(work, j.tally, targets)
+    for i, (site, tally) in enumerate(zip(own.ends[1], own.by_site, strict=False)):
+        mean = rows["mean"].by_site[i] if "mean" in rows and rows["mean"].by_site else None
+        metrics[f"dictionary at {site}"] = _fidelity(work, tally, tally) | _losses(work, tally, mean)
+    if "ridge" in series:  # what latents add to the best affine map, on the same tokens
+        metrics["minus ridge"] = dict(difference(series["dictionary"], series["ridge"]))
+    return metrics, series
 
 
-def _mean(values: Tensor, text: EvalText) -> Estimate:
-    v = values.double().numpy()
-    return ratio_over_documents(v, np.ones_like(v), text.documents_of_predictions)
+def _clean(work: Pass, own: Tally) -> Estimate:
+    """CE without any edit; over two models the mean of both, as the dictionary's own is."""
+    tally = own if "ce" in own else work.clean
+    there = tally["predictions"] > 0
+    ce = (tally["ce"] - tally["delta"])[there]
+    n = tally["predictions"][there]
+    return ratio(ce, n, work.text.cells.document[there], n)
 
 
-def _errors(y: Tensor, y_hat: Tensor, widths: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """(squared error, squared deviation) of every row [n], each site divided by its variance where there are several."""
-    by_site = site_scale(y.double(), widths).square()
-    squared, centred = (y.double() - y_hat).square(), (y.double() - y.double().mean(0)).square()
-    return (squared / by_site).sum(1).numpy(), (centred / by_site).sum(1).numpy()
-
-
-def _standardised(y: Tensor, y_hat: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """The same with every dimension divided by its own deviation."""
-    mu, sd = y.double().mean(0), deviations(y.double())
-    return ((y - y_hat) / sd).square().sum(1).numpy(), ((y - mu) / sd).square().sum(1).numpy()
-
-
-def _fidelity(text: EvalText, y: Tensor, y_hat: Tensor, widths: tuple[int, ...]) -> dict[str, Estimate | float]:
-    docs, norm = text.documents, (y / site_scale(y.double(), widths)).norm(dim=1)
-    usual = (norm <= 3 * norm.median()).numpy()
-    error, variance = _errors(y, y_hat, widths)
+def _fidelity(work: Pass, tally: Tally, targets: Tally) -> Metrics:
+    docs, rows, usual = work.text.cells.document, targets["rows"], targets["rows_usual"] > 0
     return {
-        "fvu": ratio_over_documents(error, variance, docs),
-        "fvu_no_outliers": ratio_over_documents(error[usual], variance[usual], docs[usual]),
-        "fvu_standardised": ratio_over_documents(*_standardised(y, y_hat), docs),
+        "fvu": ratio(tally["error"], targets["variance"], docs, rows),
+        "fvu_no_outliers": ratio(
+            tally["error_usual"][usual], targets["variance_usual"][usual], docs[usual], targets["rows_usual"][usual]
+        ),
+        "fvu_standardised": ratio(tally["error_standardised"], targets["variance_standardised"], docs, rows),
     }
 
 
-def _loss_metrics(text: EvalText, spliced: Losses, ablated: Losses | None) -> dict[str, Estimate | float]:
-    out: dict[str, Estimate | float] = {
-        "ce": _mean(spliced.ce, text),
-        "delta_ce": _mean(spliced.delta, text),
-        "kl": _mean(spliced.kl, text),
-        "top1": _mean(spliced.same, text),
-    }
-    if ablated is not None:
-        num, den = (ablated.delta - spliced.delta).double().numpy(), ablated.delta.double().numpy()
-        out["recovered"] = ratio_over_documents(num, den, text.documents_of_predictions)
+def _losses(work: Pass, tally: Tally, ablated: Tally | None) -> Metrics:
+    """Nothing where the map was not put into the model."""
+    if "ce" not in tally:
+        return {}
+    there = tally["predictions"] > 0
+    docs, n = work.text.cells.document[there], tally["predictions"][there]
+    names = {"ce": "ce", "delta_ce": "delta", "kl": "kl", "top1": "same"}
+    out: Metrics = {metric: ratio(tally[name][there], n, docs, n) for metric, name in names.items()}
+    if ablated is not None and "ce" in ablated:
+        out["recovered"] = ratio((ablated["delta"] - tally["delta"])[there], ablated["delta"][there], docs, n)
     return out
 
 
-@torch.no_grad()
-def _sparsity(d: Dictionary, x: Tensor, text: EvalText) -> tuple[np.ndarray, dict[str, Estimate | float]]:
-    """Active latents of every row [n], and the metrics of it."""
-    _, document = np.unique(text.documents, return_inverse=True)
-    group = torch.from_numpy(document % JACKKNIFE)
-    G, S = int(group.max()) + 1, d.d_sae
-    fired, lengths = torch.zeros(G * S, dtype=torch.int64), []
-    for chunk, owner in zip(x.split(2048), group.split(2048), strict=True):
-        latents = d.encode(chunk)
-        lengths.append(latents.counts)
-        fired += torch.bincount(owner[latents.rows] * S + latents.index, minlength=G * S)
-    l0 = torch.cat(lengths).double().numpy()
-    counts, rows, documents = fired.view(G, S).numpy(), np.bincount(group, minlength=G), int(document.max()) + 1
-    return l0, {
-        "l0": ratio_over_documents(l0, np.ones_like(l0), text.documents),
-        "dead": shares_over_documents(counts, rows, lambda c, n: c == 0, documents),
-        "dense": shares_over_documents(counts, rows, lambda c, n: c > 0.1 * n, documents),
+def _sparsity(work: Pass, j: Judged) -> Metrics:
+    """L0, dead and dense of what is a dictionary."""
+    if j.fired is None:
+        return {}
+    cells, rows = work.text.cells, work.targets[j.ends[1]]["rows"]
+    counts, documents = j.fired.numpy(), len(set(cells.rank.tolist()))
+    each = np.bincount(work.groups.numpy(), rows, len(counts)).astype(np.int64)
+    return {
+        "l0": ratio(j.tally["l0"], rows, cells.document, rows),
+        "dead": shares_over_documents(counts, each, lambda c, n: c == 0, documents),
+        "dense": shares_over_documents(counts, each, lambda c, n: c > 0.1 * n, documents),
     }
 
 
-def _facts(model: Model, d: Dictionary, sequences: Sequences, text: EvalText, short: EvalText, seed: int) -> dict[str, Any]:
+def _series(work: Pass, tally: Tally, targets: Tally) -> Series:
+    docs = work.text.cells.document
+    losses: dict[str, Any] = {}
+    if "ce" in tally:
+        there = tally["predictions"] > 0
+        losses = {"delta_ce": tally["delta"][there], "kl": tally["kl"][there], "predictions": tally["predictions"][there]}
+        losses["documents_of_predictions"] = docs[there]
+    return Series(
+        tally["error"], targets["variance"], tally["error_standardised"], targets["variance_standardised"], docs, **losses,
+        l0=tally["l0"] if "l0" in tally else None, rows=targets["rows"],
+    )  # fmt: skip
+
+
+def _facts(model: Model, d: Dictionary, work: Pass, seed: int) -> dict[str, Any]:
+    sequences, cells, clean = work.text.sequences, work.text.cells, work.clean
+    predicts = clean["predictions"] > 0 if "predictions" in clean else np.zeros(len(cells), bool)
     return {
         "model": model.name,
         "model_dtype": str(model.dtype).removeprefix("torch."),
@@ -269,10 +263,10 @@ def _facts(model: Model, d: Dictionary, sequences: Sequences, text: EvalText, sh
         "sites_in": list(d.config.sites_in),
         "sites_out": list(d.config.sites_out),
         "context": sequences.tokens.shape[1],
-        "tokens": int(text.rows.sum()),
-        "predictions": int(short.predicts.sum()),
-        "documents": len(np.unique(text.documents)),
-        "documents_of_predictions": len(np.unique(short.documents_of_predictions)),
+        "tokens": int(work.text.counted.sum()),
+        "predictions": int(clean["predictions"].sum()) if predicts.any() else 0,
+        "documents": len(set(cells.rank.tolist())),
+        "documents_of_predictions": len(set(cells.rank[predicts].tolist())),
         "excluded": "special tokens (BOS, padding) and a chat template's prefix, neither counted nor replaced",
         "ablation": "mean vector of the training rows",
         "data": config_hash(sequences.tokens.tolist()),
@@ -281,6 +275,6 @@ def _facts(model: Model, d: Dictionary, sequences: Sequences, text: EvalText, sh
     }
 
 
-def _first(sequences: Sequences, tokens: int) -> Sequences:
-    n = max(1, min(len(sequences), tokens // sequences.tokens.shape[1]))
-    return sequences.part(0, n)
+def _sequences(sequences: Sequences, tokens: int) -> int:
+    """How many sequences hold at most `tokens` tokens, one at least."""
+    return max(1, min(len(sequences), tokens // sequences.tokens.shape[1]))

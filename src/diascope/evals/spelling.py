@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from diascope import rng
+from diascope.evals.entry import Unmeasurable
 from diascope.evals.subject import Subject, Vectors
 from diascope.models import Model
 
@@ -39,12 +40,12 @@ class Words:
 def words_of(model: Model, per_letter: int, *, seed: int = 0) -> Words:
     """At most `per_letter` words a letter, and other ones for the examples; which ones depends on the seed alone.
 
-    Raises ValueError where the vocabulary has no such words.
+    Raises Unmeasurable where the vocabulary has too few such words.
     """
     found = {m[1]: i for token, i in model.tokenizer.get_vocab().items() if (m := _WORD.fullmatch(token))}
     order = sorted(found, key=lambda w: rng.unit_hash(seed, w))
     if len(order) < 4 * EXAMPLES:
-        raise ValueError(f"{model.name} has {len(order)} tokens that are words of three letters or more: too few to spell")
+        raise Unmeasurable(f"{model.name} has {len(order)} tokens that are words of three letters or more: too few to spell")
     examples, order = order[:EXAMPLES], order[EXAMPLES:]
     chosen, test = [], []
     for letter in LETTERS:

@@ -2,11 +2,13 @@
 
 last(texts)            the vectors at each text's last token: what a probe reads
 next_to(prefix, ids)   the vectors at one more token after a common prefix, whose keys and values are computed once
+once(key, compute)     what does not depend on the dictionary (probes of vectors, what the model knows): computed for the first one
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +19,23 @@ from diascope.models import Model
 from diascope.sites import Site
 
 Vectors = dict[Site, Tensor]
+T = TypeVar("T")
+
+
+class Once:
+    """Things by key, each computed when it is first asked for."""
+
+    def __init__(self) -> None:
+        self._known: dict[Hashable, Any] = {}
+
+    def __call__(self, key: Hashable, compute: Callable[[], T]) -> T:
+        if key not in self._known:
+            self._known[key] = compute()
+        return self._known[key]
+
+    def forget(self) -> None:
+        """Let all of it go."""
+        self._known.clear()
 
 
 class Subject:
@@ -33,6 +52,7 @@ class Subject:
         """`context` is the number of tokens read of a text: the BOS and the last ones."""
         self.model, self.context, self.progress = model, context, progress
         self.sites = list(dict.fromkeys(s for d in dictionaries for s in d.sites))
+        self.once = Once()
         self._row: dict[str, int] = {}
         self._parts: dict[Site, list[Tensor]] = {s: [] for s in self.sites}
 

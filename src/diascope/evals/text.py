@@ -142,9 +142,12 @@ class EvalText:
 def rows_of(model: Model, sequences: Sequences) -> Callable[[Dictionary], tuple[Tensor, Tensor]]:
     """For `evaluate(training_rows=...)`: a dictionary's inputs and targets on `sequences`, for fitting its controls."""
     text = EvalText(model, sequences)
+    last: dict[tuple[Site, ...], dict[Site, Tensor]] = {}
 
     def rows(d: Dictionary) -> tuple[Tensor, Tensor]:
-        seen = text.capture(list(d.sites))
-        return d.inputs(seen), d.targets(seen)
+        if d.sites not in last:  # dictionaries of the same sites often come one after another
+            last.clear()
+            last[d.sites] = text.capture(list(d.sites))
+        return d.inputs(last[d.sites]), d.targets(last[d.sites])
 
     return rows

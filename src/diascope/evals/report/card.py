@@ -25,7 +25,9 @@ KINDS = {
 }
 ORDER = ("fvu", "fvu_standardised", "fvu_no_outliers", "delta_ce", "kl", "top1", "recovered", "ce", "l0", "dead", "dense")
 HEADLINES = ("l0", "fvu", "delta_ce", "dead")
-BESIDE = ("dictionary", "affine_part", "ridge", "token_pca", "pca", "random", "mean")  # strongest controls first
+BESIDE = (  # strongest controls first
+    "dictionary", "affine_part", "ridge", "token_pca", "retrained", "pca", "frozen_decoder", "random", "random_model", "mean",
+)  # fmt: skip
 SHOWN = 12  # metrics of a suite entry that are drawn; all are in its table
 PARTS = ("schema", "metrics", "facts", "suite", "by")
 
