@@ -1,7 +1,8 @@
 """An attribution graph: nodes, sparse edges, and what proves that nothing was lost.
 
 graph.safetensors   node columns and edges (CSR by target)
-graph.json          model, prompt, tokens, dictionaries, options, scores, closure
+graph.json          model, prompt, tokens, dictionaries, options, scores, closure, verification
+graph.html          a page of the pruned graph, where one was asked for
 """
 
 from __future__ import annotations
@@ -117,13 +118,15 @@ class Graph:
         columns["rest"] = (self.rest + dropped)[nodes]
         return replace(self, **columns, row=number[rows], start=start, source=number[self.source[edges]], edge=self.edge[edges])
 
-    def save(self, folder: str | Path) -> Path:
-        """Write the folder, sealed. Raises ValueError where there is something else already."""
+    def save(self, folder: str | Path, *, html: str = "") -> Path:
+        """Write the folder, sealed, with a page beside if there is one. Raises FileExistsError where something stands there."""
         tensors = {name: getattr(self, name).contiguous() for name in (*COLUMNS, "row", "start", "source", "edge")}
         tensors |= {"source": tensors["source"].int(), "row": tensors["row"].int()}
         with commit_folder(Path(folder), overwrite=False) as work:
             save_file(tensors, work / "graph.safetensors")
             write_json(work / "graph.json", self.about)
+            if html:
+                (work / "graph.html").write_text(html, encoding="utf-8")
             seal(work)
         return Path(folder)
 

@@ -183,6 +183,8 @@ class FrozenPass:
     mlp_in: Tensor  # [L, T, d]
     mlp_out: Tensor  # [L, T, d]
     distance: float  # largest relative distance of the frozen map from the model over layers
+    attention_modules: tuple[nn.Module, ...] = ()
+    positions_given: tuple[Any, ...] = ()  # (cos, sin) by layer, where the model turns queries and keys by position
     first: int = 0  # the position in the prompt at which the pass begins; more than 0 in a window
 
     @property
@@ -259,7 +261,8 @@ def frozen_pass(model: Model, prompt: Any) -> FrozenPass:
         )
     return FrozenPass(
         model, tokens[0], model.ordinary(tokens[0]), found, Norm.of(final, x_out, seen[final].gave[0]),
-        residuals, torch.stack(mlp_in), torch.stack(mlp_out), distance,
+        residuals, torch.stack(mlp_in), torch.stack(mlp_out), distance, tuple(_attention(b) for b in blocks),
+        tuple(seen[_attention(b)].named.get("position_embeddings") for b in blocks),
     )  # fmt: skip
 
 
@@ -279,6 +282,7 @@ class _Seen:
     given: Tensor
     gave: Tensor
     output: Any
+    named: dict[str, Any]
 
 
 @contextlib.contextmanager
@@ -288,7 +292,7 @@ def _watching(modules: list[nn.Module]) -> Iterator[dict[nn.Module, _Seen]]:
     def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         given = args[0] if args else kwargs.get("hidden_states")
         if isinstance(given, Tensor):
-            seen[module] = _Seen(given, output[0] if isinstance(output, tuple) else output, output)
+            seen[module] = _Seen(given, output[0] if isinstance(output, tuple) else output, output, kwargs)
 
     handles = [m.register_forward_hook(keep, with_kwargs=True) for m in dict.fromkeys(modules)]
     try:
