@@ -25,6 +25,8 @@ from diascope.dictionaries.site_maps import Block as Share
 from diascope.dictionaries.site_maps import stretches
 from diascope.models.frozen import FrozenPass
 
+ROOMS = 2**26  # bytes of written vectors that are kept rather than gathered anew for every chunk
+
 
 @dataclass(frozen=True)
 class Latents:
@@ -153,9 +155,10 @@ class Dictionaries:
         return ids[:T][real], found.permute(1, 0, 2)[:, real]
 
     def _room(self, layer: int) -> tuple[Tensor, Tensor]:
-        """Ids [T, K] (-1: none) and vectors [T, K, d] of what is written at `layer`, by position; of the last layer asked for."""
+        """Ids [T, K] (-1: none) and vectors [T, K, d] of what is written at `layer`, by position; of as many layers as ROOMS holds."""
         if layer not in self._rooms:
-            self._rooms.clear()
+            if sum(vectors.nbytes for _, vectors in self._rooms.values()) > ROOMS:
+                self._rooms.clear()
             parts = [
                 (ids := torch.arange(*_ends(self.latents.of_layer(reader))), self._rows(d, block, part, ids))
                 for reader, d, block, part in self._shares[layer]

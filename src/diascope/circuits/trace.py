@@ -65,13 +65,14 @@ class _Found:
 
     def add(self, rows: Tensor, value: Tensor, edges: Tensor, least: float) -> None:
         """Keep dense rows of edges [n, sources]."""
-        total = edges.abs().sum(1, dtype=torch.float64)
-        keep = edges.abs() > least * total[:, None].to(edges)
+        size = edges.abs()
+        total = size.sum(1).double()
+        keep = size > least * total[:, None].to(edges)
         all_of = edges.sum(1, dtype=torch.float64)
         kept = torch.where(keep, edges, 0)
         where = keep.nonzero()
         found = {"row": rows, "count": keep.sum(1), "source": where[:, 1].int(), "edge": edges[keep], "total": total}
-        found |= {"rest": all_of - kept.sum(1, dtype=torch.float64), "residual": value.double() - all_of}
+        found |= {"rest": (edges - kept).sum(1).double(), "residual": value.double() - all_of}
         for name, tensor in found.items():
             getattr(self, name).append(tensor)
 
@@ -136,8 +137,9 @@ def _swept(
     def expand(start: Start, numbers: Tensor, value: Tensor) -> None:
         edges = sweep.edges(start)
         found.add(numbers, value, edges, config.edge_least)
-        share = (influence[numbers] / edges.abs().sum(1, dtype=torch.float64).clamp_min(1e-30)).to(edges)
-        influence[: nodes.sources] += (share @ edges.abs()).double()
+        size = edges.abs()
+        share = (influence[numbers] / size.sum(1).clamp_min(1e-30)).to(edges)
+        influence[: nodes.sources] += (share @ size).double()
 
     n = len(rows.names)
     numbers = torch.arange(first, first + n)
