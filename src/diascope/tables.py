@@ -311,7 +311,9 @@ def graph_tables(graph: Any, small: Any, *, most: int = 12) -> list[Any]:
     for n in [n for n in order if int(small.kind[n]) != 6][:most]:
         numbers = (float(c[n]) for c in (small.activation, small.predicted, small.measured))
         nodes.add_row(
-            Text(small.name(n)), f"{float(small.influence[n]):.3f}", *("" if math.isnan(v) else f"{v:.2f}" for v in numbers)
+            Text(f"{small.name(n)}  {small.label(n)}".rstrip()),
+            f"{float(small.influence[n]):.3f}",
+            *("" if math.isnan(v) else f"{v:.2f}" for v in numbers),
         )
     s = about["scores"]
     note = (

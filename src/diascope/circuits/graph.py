@@ -7,7 +7,7 @@ graph.html          a page of the pruned graph, where one was asked for
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -98,6 +98,17 @@ class Graph:
             Kind.EARLIER: f"L{layer} earlier tokens",
             Kind.TARGET: f"target {self.target_names[node]!r}" if kind == Kind.TARGET else "",
         }[Kind(kind)]
+
+    def label(self, node: int) -> str:
+        """What somebody said of a latent node (`about["labels"]`, by "layer/latent"); else ""."""
+        if int(self.kind[node]) != Kind.LATENT:
+            return ""
+        return self.about.get("labels", {}).get(f"{int(self.layer[node])}/{int(self.index[node])}", "")
+
+    def labelled(self, labels: Mapping[tuple[int, int], str]) -> Graph:
+        """The graph with `labels` by (layer, latent) in its header."""
+        said = self.about.get("labels", {}) | {f"{layer}/{latent}": text for (layer, latent), text in labels.items()}
+        return replace(self, about=self.about | {"labels": said})
 
     @property
     def target_names(self) -> dict[int, str]:

@@ -24,10 +24,11 @@ def view(
 ) -> dict[str, Any]:
     """{about, tokens, nodes, edges, supernodes} of the pruned graph.
 
-    nodes: id, kind, layer, position (null where it has none), index, name, label (from `labels` by layer and index, else ""),
+    nodes: id, kind, layer, position (null where it has none), index, name, label (of `labels` by layer and latent, else `Graph.labelled`, else ""),
     activation, value, influence, weight, predicted, measured (null where there is none), node (its number in the whole graph).
     edges: [source id, target id, weight, share of its target]. supernodes: lists of ids.
     """
+    graph = graph.labelled(labels) if labels else graph
     small = prune(graph, node_share=node_share, edge_share=edge_share)
     share = (small.edge.abs() / small.total[small.target].clamp_min(1e-30)).tolist()
     columns = {
@@ -36,7 +37,6 @@ def view(
     nodes = []
     for i in range(len(small)):
         kind, layer, position, index = (int(c[i]) for c in (small.kind, small.layer, small.position, small.index))
-        label = (labels or {}).get((layer, index), "") if kind == Kind.LATENT else ""
         node = {
             "id": i,
             "kind": NAMES[Kind(kind)],
@@ -44,7 +44,7 @@ def view(
             "position": position if position >= 0 else None,
             "index": index,
         }
-        node |= {"name": small.name(i), "label": label}
+        node |= {"name": small.name(i), "label": small.label(i)}
         nodes.append(node | {name: None if math.isnan(v := column[i]) else v for name, column in columns.items()})
     edges = [list(e) for e in zip(small.source.tolist(), small.target.tolist(), small.edge.tolist(), share)]
     about = graph.about | {

@@ -31,13 +31,12 @@ def to_viewer(
     slug: str,
     node_share: float = 0.8,
     edge_share: float = 0.98,
-    labels: Mapping[tuple[int, int], str] | None = None,
 ) -> dict[str, Any]:
-    """The pruned graph in the schema that the viewers share. `slug` names it; `labels` by (layer, latent)."""
+    """The pruned graph in the schema that the viewers share. `slug` names it."""
     small = prune(graph, node_share=node_share, edge_share=edge_share)
     ids = [_id(small, n) for n in range(len(small))]
     first = int(small.targets()[0])
-    nodes = [_node(small, n, ids[n], n == first, labels or {}) for n in range(len(small))]
+    nodes = [_node(small, n, ids[n], n == first) for n in range(len(small))]
     links = [
         {"source": ids[s], "target": ids[t], "weight": w}
         for s, t, w in zip(small.source.tolist(), small.target.tolist(), small.edge.tolist())
@@ -68,7 +67,7 @@ def _id(g: Graph, n: int) -> str:
     }[Kind(kind)]  # fmt: skip
 
 
-def _node(g: Graph, n: int, name: str, first: bool, labels: Mapping[tuple[int, int], str]) -> dict[str, Any]:
+def _node(g: Graph, n: int, name: str, first: bool) -> dict[str, Any]:
     kind, layer, p, i = (int(c[n]) for c in (g.kind, g.layer, g.position, g.index))
     latent, target = kind == Kind.LATENT, kind == Kind.TARGET
     number = {
@@ -76,7 +75,7 @@ def _node(g: Graph, n: int, name: str, first: bool, labels: Mapping[tuple[int, i
         Kind.TARGET: i,
         Kind.TOKEN: p,
     }  # Cantor's pair of layer and latent
-    clerp = labels.get((layer, i), "") if latent else g.target_names[n] if target else g.name(n)
+    clerp = g.label(n) if latent else g.target_names[n] if target else g.name(n)
     chance = g.about["probabilities"][g.targets().tolist().index(n)] if target else 0.0
     return {
         "node_id": name, "feature": number.get(Kind(kind), -1), "feature_type": TYPES[Kind(kind)], "ctx_idx": max(p, 0),
