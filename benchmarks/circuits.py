@@ -5,7 +5,8 @@
 
 The prompts were chosen because the model's own likeliest token is right, before any graph was made. For each: a graph of the
 likeliest tokens; its closure and scores; the rank correlation and agreement of sign of predicted with measured effects on
-the first target, over latents drawn at random from those with an influence of at least 1e-4; and whether ablating the
+the first target, over the strongest latents and over as many drawn at random from the others with an influence of at least
+1e-4; and whether ablating the
 heaviest supernode moves the first target more than 95 % of matched controls (supernodes.py). Means over prompts with 95 %
 intervals by bootstrap over prompts.
 """
@@ -45,6 +46,8 @@ PROMPTS = (
     ("Ms Tarkell met Mr Zorin. Later Ms Tark", "ell"),
     ("The code is xq47. I repeat: the code is xq", "4"),
 )
+
+KEYS = ("of", "edit", "mode", "guess")
 
 
 def arguments() -> argparse.Namespace:
@@ -93,19 +96,17 @@ def _chance(model: Any, prompt: str) -> float:
 def means(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """Mean over prompts of each edit, mode and guess, with a bootstrap interval over prompts."""
     pick, found = np.random.default_rng(0), {}
-    for edit, mode, guess in {(r["edit"], r["mode"], r["guess"]): 0 for row in rows for r in row["rows"]}:
+    for of, edit, mode, guess in {tuple(r[k] for k in KEYS): 0 for row in rows for r in row["rows"]}:
         entry = {}
         for what in ("spearman", "sign"):
-            v = np.array(
-                [r[what] for row in rows for r in row["rows"] if (r["edit"], r["mode"], r["guess"]) == (edit, mode, guess)]
-            )
+            v = np.array([r[what] for row in rows for r in row["rows"] if tuple(r[k] for k in KEYS) == (of, edit, mode, guess)])
             draws = v[pick.integers(0, len(v), (2000, len(v)))].mean(1)
             entry |= {
                 what: float(v.mean()),
                 f"{what}_low": float(np.quantile(draws, 0.025)),
                 f"{what}_high": float(np.quantile(draws, 0.975)),
             }
-        found[f"{edit}, {mode}, {guess}"] = entry
+        found[f"{of}, {edit}, {mode}, {guess}"] = entry
     return found
 
 
@@ -141,7 +142,7 @@ def main() -> None:
                       f"{r['closure']:.0e}", f"{s['replacement']:.2f}", f"{s['completeness']:.2f}", f"{s['completeness_restricted']:.2f}", beats)  # fmt: skip
     out.print(table)
     agreed = means(rows)
-    table = Table("edit", "mode", "guess", "Spearman", "sign agrees", box=None)
+    table = Table("of", "edit", "mode", "guess", "Spearman", "sign agrees", box=None)
     for name, v in agreed.items():
         cells = (f"{v[w]:.3f} ({v[f'{w}_low']:.3f} to {v[f'{w}_high']:.3f})" for w in ("spearman", "sign"))
         table.add_row(*name.split(", "), *cells)

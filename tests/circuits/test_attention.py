@@ -4,7 +4,7 @@ import pytest
 import torch
 from planted import PROMPT, transcoders
 
-from diascope.circuits import Kind, TraceConfig, trace
+from diascope.circuits import TraceConfig, trace
 from diascope.circuits.attribute import Start, Sweep
 from diascope.circuits.graph import between
 from diascope.circuits.nodes import nodes_of
@@ -48,9 +48,10 @@ def test_pairs_of_sources_sum_to_the_score():
     assert whole.rest == pytest.approx(0, abs=1e-6) and whole.amount[0] == pytest.approx(found.amount[0])
 
 
-def test_heads_carry_what_an_edge_does_not_bypass():
+@pytest.mark.parametrize("architecture", ["gemma3_text", "cohere", "gpt_neox", "olmo2"])
+def test_heads_carry_what_an_edge_does_not_bypass(architecture):
     """Source: one token. Target: the first logit. In each layer, heads and bypass make the edge; without a head, its part is gone."""
-    model, frozen, rows, sweep = swept()
+    model, frozen, rows, sweep = swept(architecture)
     g = trace(model, transcoders(skip=True), PROMPT, config=WHOLE)
     start = Start(rows.covectors[:1], torch.tensor([rows.position]), rows.layer, False)
     p = 3
@@ -59,13 +60,11 @@ def test_heads_carry_what_an_edge_does_not_bypass():
     loading = head_loadings(sweep, {-1: x}, start)
     edge = float(between(g, [p], [int(g.targets()[0])])[0, 0])
     assert loading.shape == (4, 4) and bool((loading != 0).any())
-    last = float(loading[3].sum())
-    without = sweep.edges(start, heads={3: torch.zeros(4, dtype=torch.float64)})[0, p]
-    assert edge - float(without) == pytest.approx(last, rel=1e-5)
+    for layer in range(4):
+        without = sweep.edges(start, heads={layer: torch.zeros(4, dtype=torch.float64)})[0, p]
+        assert edge - float(without) == pytest.approx(float(loading[layer].sum()), rel=1e-4, abs=1e-6)
     one = sweep.edges(start, heads={1: torch.tensor([1.0, 1.0, 0.0, 1.0], dtype=torch.float64)})[0, p]
-    assert edge - float(one) == pytest.approx(float(loading[1, 2]), rel=1e-4, abs=1e-7)
-    latent = int(((g.kind == Kind.LATENT) & (g.layer == 1)).nonzero()[0])
-    assert float(g.influence[latent]) >= 0
+    assert edge - float(one) == pytest.approx(float(loading[1, 2]), rel=1e-4, abs=1e-6)
 
 
 def test_bad_heads_and_positions_are_named():
@@ -77,3 +76,5 @@ def test_bad_heads_and_positions_are_named():
     model = toy_model("gpt2", n_embd=32, n_layer=4, n_head=4, n_positions=128)
     with pytest.raises(ValueError, match="rotary"):
         scores_of(frozen_pass(model, PROMPT), 0)
+    with pytest.raises(ValueError, match="turns only"):
+        scores_of(frozen_pass(toy_model("stablelm"), PROMPT), 0)

@@ -7,8 +7,9 @@ import torch
 from planted import PROMPT, clt, transcoders
 
 from diascope.circuits import Kind, TraceConfig, prune, trace, verify
+from diascope.circuits.effects import latent_ids
 from diascope.circuits.several import difference, in_common, keyed
-from diascope.circuits.supernodes import supernodes, tried
+from diascope.circuits.supernodes import _control, supernodes, tried
 from diascope.circuits.verify import subject_of
 from diascope.circuits.view import view
 from diascope.circuits.viewer_json import from_viewer, read_viewer, to_viewer, write_viewer
@@ -50,9 +51,12 @@ def test_what_a_changed_model_does_otherwise_comes_first(model, graph):
         W.copy_(W.flip(0))
     after = trace(other, transcoders(), PROMPT)
     nodes, edges = difference(graph, after)
-    assert abs(nodes[0].change) > 1e-3 and edges and nodes[0].key[0][3] >= -1
+    assert abs(nodes[0].change) > 1e-3 and edges and {c.key[0][3] for c in nodes} >= {0, 5}  # by position
+    other = trace(model, clt(), PROMPT)
     with pytest.raises(ValueError, match="other dictionaries"):
-        difference(graph, trace(model, clt(), PROMPT))
+        difference(graph, other)
+    with pytest.raises(ValueError, match="other dictionaries"):
+        in_common([graph, other])
 
 
 def test_latents_alike_are_grouped_and_others_are_not(model, graph):
@@ -63,8 +67,15 @@ def test_latents_alike_are_grouped_and_others_are_not(model, graph):
     weights = [float(small.influence[g].sum()) for g in groups]
     assert weights == sorted(weights, reverse=True)
     assert len(supernodes(small, alike=0.999)) < len(groups)
-    trial = tried(small, subject_of(graph, model, transcoders()), groups[0], draws=20)
-    assert len(trial.controls) == 20 and 0 <= trial.beats <= 1 and trial.effect != 0
+    with pytest.raises(ValueError, match="prune it first"):
+        supernodes(graph)
+    subject = subject_of(graph, model, transcoders())
+    trial = tried(small, subject, groups[0], draws=20)
+    assert len(trial.controls) == 20 and trial.beats == sum(c < abs(trial.effect) for c in trial.controls) / 20
+    latents, ids = subject.replacement.latents, latent_ids(small, subject.replacement)[groups[0]]
+    control = _control(subject, ids, set(ids.tolist()), 8, 0, 3)
+    assert len(set(control.tolist())) == len(ids) and not set(control.tolist()) & set(ids.tolist())
+    assert (latents.layer[control] == latents.layer[ids]).all() and (latents.position[control] == latents.position[ids]).all()
     again = tried(small, subject_of(graph, model, transcoders()), groups[0], draws=20)
     assert again.controls == trial.controls
 
@@ -82,6 +93,17 @@ def test_the_viewers_json_goes_out_and_comes_in(graph, tmp_path):
     assert len(back["nodes"]) == len(ours["nodes"]) and len(back["edges"]) == len(ours["edges"])
     assert sorted(e[2] for e in back["edges"]) == sorted(e[2] for e in ours["edges"])
     assert {n["kind"] for n in back["nodes"]} == {n["kind"] for n in ours["nodes"]}
+
+
+def test_a_window_and_a_clt_go_through_the_viewers_json(model):
+    g = trace(model, clt(), PROMPT, config=TraceConfig(window=5))
+    data = to_viewer(g, slug="w")
+    back, ours = from_viewer(data), view(g)
+    assert [n["kind"] for n in back["nodes"]] == [n["kind"] for n in ours["nodes"]]
+    assert all(n["position"] is None for n in back["nodes"] if n["kind"] in ("bias", "earlier"))
+    latent = [int(n["node_id"].split("_")[1]) for n in data["nodes"] if n["feature_type"] == "cross layer transcoder"]
+    assert latent and max(latent) < 64  # counted within its layer
+    assert data["metadata"]["prompt"] == "".join(model.tokenizer.decode([t]) for t in PROMPT)
 
 
 def test_a_damaged_viewers_json_says_what_is_wrong(graph):

@@ -122,6 +122,23 @@ def test_targets_sum_to_the_models_own_logits(model):
     torch.testing.assert_close(two.value[-1], (logits[40] - logits[50]).float(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("architecture", ["phi", "cohere", "gptj", "gemma2"])
+def test_targets_know_the_unembeddings_bias_and_scale(architecture):
+    m = toy_model(architecture, **(GPT2 | {"rotary_dim": 4} if architecture == "gptj" else {}))
+    m.module.double()
+    if (bias := m.parts.unembedding.bias) is not None:
+        bias.data.normal_(generator=torch.Generator().manual_seed(0))
+    if architecture == "gemma2":
+        m.parts.config.final_logit_softcapping = None  # the target is what stands before the cap
+    logits = m.logits(torch.tensor([PROMPT]))[0, -1]
+    g = trace(m, transcoders(), PROMPT, target=TopLogits(share=0.5), config=WHOLE)
+    torch.testing.assert_close(
+        g.value[g.targets()], (logits[g.index[g.targets()]] - logits.mean()).float(), rtol=1e-4, atol=1e-5
+    )
+    two = trace(m, transcoders(), PROMPT, target=TokenTarget(40, against=50), config=WHOLE)
+    torch.testing.assert_close(two.value[-1], (logits[40] - logits[50]).float(), rtol=1e-4, atol=1e-5)
+
+
 def test_other_targets(model, graph):
     latent = int(((graph.kind == Kind.LATENT) & (graph.layer == 2)).nonzero()[-1])
     position, index = int(graph.position[latent]), int(graph.index[latent])
@@ -204,6 +221,9 @@ def test_what_is_left_out_is_counted(model, graph):
 
 def test_pruning_keeps_the_shares_that_it_was_asked_for(graph):
     small = prune(graph, node_share=0.8, edge_share=0.95)
+    counts = graph.kind != Kind.TARGET
+    kept = float(small.influence[small.kind != Kind.TARGET].sum() / graph.influence[counts].sum())
+    assert 0.7 < kept < 1  # what leads nowhere after pruning goes too
     assert len(small) < len(graph) and set(small.kind.tolist()) >= {Kind.TOKEN, Kind.TARGET}
     leads = set(small.source.tolist())
     assert all(n in leads for n in (small.kind == Kind.LATENT).nonzero().squeeze(1).tolist())
@@ -250,6 +270,49 @@ def test_an_interrupted_trace_goes_on(model, graph, tmp_path, monkeypatch):
     )
 
 
+def test_parts_of_another_trace_are_not_taken(model, tmp_path):
+    u = torch.randn(2, D, generator=torch.Generator().manual_seed(2))
+    first = DirectionTarget("L3.resid_post", u[0])
+    trace(model, transcoders(), PROMPT, target=first, parts=tmp_path)
+    for target in (DirectionTarget("L3.resid_post", u[1]), DirectionTarget("L3.resid_post", u[0], position=8)):
+        beside = trace(model, transcoders(), PROMPT, target=target, parts=tmp_path)
+        alone = trace(model, transcoders(), PROMPT, target=target)
+        assert (beside.influence == alone.influence).all()
+
+
+def test_a_special_token_inside_is_error_and_the_first_is_not(model):
+    inside = [*PROMPT[:6], 2, *PROMPT[6:]]
+    g = trace(model, transcoders(), inside, config=WHOLE)
+    assert set(g.position[g.kind == Kind.EXCLUDED].tolist()) == {0, 6}
+    assert g.closure() < 1e-5 and scores(g).replacement < scores(trace(model, transcoders(), PROMPT, config=WHOLE)).replacement
+
+
+def test_top_k_transcoders_close_too(model):
+    from diascope.dictionaries import Dictionary, DictionaryConfig, TopK
+
+    def topk(layer):
+        d = transcoder(layer)
+        config = DictionaryConfig(**{**d.config.__dict__, "activation": TopK(6)})
+        return Dictionary(config, d.tensors()).double()
+
+    g = trace(model, [topk(l) for l in range(LAYERS)], PROMPT, config=WHOLE)
+    assert int((g.kind == Kind.LATENT).sum()) == 6 * LAYERS * (len(PROMPT) - 1) and g.closure() < 1e-5
+
+
+def test_a_conversation_leaves_its_templates_opening_out():
+    m = toy_model()
+    m.tokenizer.chat_template = "{{ bos_token }}chat:{% for m in messages %}{{ m.content }}{% endfor %}"
+    g = trace(m, [transcoder(l).float() for l in range(LAYERS)], [{"role": "user", "content": "hello"}], config=TraceConfig())
+    assert "".join(g.tokens).endswith("chat:hello") and g.kind[g.position == 3].tolist().count(int(Kind.EXCLUDED)) == LAYERS
+
+
+def test_half_precision_is_refused_with_the_way_out():
+    m = toy_model()
+    m.module.bfloat16()
+    with pytest.raises(ValueError, match="dtype='float32'"):
+        frozen_pass(m, PROMPT)
+
+
 @pytest.mark.parametrize(
     ("dictionaries", "options", "message"),
     [
@@ -260,6 +323,7 @@ def test_an_interrupted_trace_goes_on(model, graph, tmp_path, monkeypatch):
         (transcoders, {"config": TraceConfig(window=-1)}, "window and chunk"),
         (transcoders, {"target": TokenTarget("two words here")}, "a target is one"),
         (transcoders, {"target": TokenTarget(10**6)}, "has token ids 0 to"),
+        (transcoders, {"target": TokenTarget(40, against=40)}, "are one"),
         (transcoders, {"target": LatentTarget(1, 63, 99)}, "position 99 is not among"),
         (transcoders, {"target": LatentTarget(1, 10**6, 3)}, "is not active at position 3"),
         (transcoders, {"target": DirectionTarget("L1.mlp_in", torch.ones(D))}, "a direction is read at resid_post"),

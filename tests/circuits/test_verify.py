@@ -1,13 +1,15 @@
 """Interventions: what they do is what they say, and predictions that must come true do."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from planted import PROMPT, D, transcoders
 
-from diascope.circuits import LatentTarget, TokenTarget, TraceConfig, trace, verify
+from diascope.circuits import LatentTarget, TokenTarget, TraceConfig, prune, trace, verify
 from diascope.circuits.effects import MODES, latent_ids, measured, predicted
 from diascope.circuits.graph import Graph
-from diascope.circuits.verify import agreement, subject_of
+from diascope.circuits.verify import Unverifiable, agreement, subject_of
 from diascope.dictionaries import Dictionary, DictionaryConfig, ReLU
 from diascope.models.toy import toy_model
 
@@ -92,7 +94,26 @@ def test_verification_is_kept_with_the_graph(tmp_path):
     assert gradient["spearman"] > 0.5  # a random model is smooth: its own gradient knows
     again = Graph.load(g.save(tmp_path / "g"))
     assert again.about["verification"] == about
-    assert ("DO NOT PREDICT" in about["says"]) == (about["rows"][0]["spearman_low"] <= 0)
+    assert {r["of"]: r["n"] for r in about["rows"]} == {"strongest": 20, "others": 20}
+    strongest = torch.isfinite(g.measured) & (g.influence >= g.influence[torch.isfinite(g.measured)].sort().values[20])
+    assert int(strongest.sum()) == 20
+
+
+def test_the_header_says_whether_edges_predict(exact):
+    model, made = exact
+    g = trace(model, made, PROMPT)
+    subject = subject_of(g, model, made)
+    assert "its edges predict" in verify(g, model, made, sample=100).about["verification"]["says"]
+    backwards = replace(g, edge=-g.edge)  # a graph that has every sign wrong
+    assert "DO NOT PREDICT" in verify(backwards, model, made, sample=100).about["verification"]["says"]
+    nothing = measured(
+        subject.frozen, subject.replacement, subject.covectors, [torch.zeros(0, dtype=torch.int64)] * 3, [0.0] * 3, "free"
+    )
+    for mode in MODES:
+        still = measured(
+            subject.frozen, subject.replacement, subject.covectors, [torch.zeros(0, dtype=torch.int64)] * 3, [0.0] * 3, mode
+        )
+        assert still.shape == nothing.shape and float(still.abs().max()) < 1e-9
 
 
 def test_a_guess_of_nothing_is_not_called_a_prediction():
@@ -112,8 +133,14 @@ def test_what_cannot_be_verified_says_so():
         verify(g, model, transcoders(seed=5))
     with pytest.raises(ValueError, match="without a window"):
         verify(trace(model, made, PROMPT, config=TraceConfig(window=4)), model, made)
-    with pytest.raises(ValueError, match="too few"):
+    with pytest.raises(Unverifiable, match="only 0 latents"):
         verify(g, model, made, least=1.0)
+    with pytest.raises(ValueError, match="at least 16 latents, not 3"):
+        verify(g, model, made, sample=3)
+    with pytest.raises(ValueError, match="before it is pruned"):
+        verify(prune(g), model, made)
+    with model.edit(transcoders()[1].float().ablate(3)), pytest.raises(ValueError, match="trace outside"):
+        trace(model, made, PROMPT)
     latent = trace(model, made, PROMPT, target=LatentTarget(2, int(g.index[(g.layer == 2) & (g.kind == 1)][-1])))
     with pytest.raises(ValueError, match="only logits"):
         verify(latent, model, made)

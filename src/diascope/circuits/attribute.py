@@ -7,12 +7,13 @@ For a target with covector c on the residual stream at one place, G [T, d] = c a
 3. attention adds what G asks of earlier positions: G += pull_attention(G); its constants go to the layer's bias;
 4. at the bottom: edge from token p = <G[p], x_0[p]>.
 
-Every number that reaches the target is counted once, so the edges sum to its value: `Row.sum_error` is the difference.
+Every number that reaches the target is counted once, so the edges sum to its value; a graph keeps the difference as `residual`.
 Targets go together, `chunk` at a time; memory is one chunk's G and its edges. No autograd, no copy of the prompt.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -47,15 +48,18 @@ class Sweep:
     def chunk(self, positions: int) -> int:
         """How many targets at up to `positions` positions may go together."""
         f = self.frozen
-        heads = f.blocks[0].attention.out.shape[0]
-        each = positions * (3 * f.residuals.shape[-1] + 3 * heads) + len(self.nodes)
+        inside = f.blocks[0].attention.out.shape[0]  # all heads' values side by side
+        each = 3 * positions * (f.residuals.shape[-1] + inside) + 3 * len(self.nodes)
         return max(1, BYTES // (each * f.residuals.element_size()))
 
     @torch.no_grad()
-    def edges(self, start: Start, heads: dict[int, Tensor] | None = None) -> Tensor:
-        """[n, sources]: every edge into each target. `heads` [H] by layer weighs attention heads (all 1).
+    def edges(
+        self, start: Start, heads: dict[int, Tensor] | None = None, seen: Callable[[int, Tensor], None] = lambda layer, G: None
+    ) -> Tensor:
+        """[n, sources]: every edge into each target; zero where a source cannot reach it.
 
-        Zero where a source cannot reach a target.
+        `heads` [H] by layer weighs attention heads (all 1). `seen(layer, G)` gets the covectors [n, T', d] on what each
+        layer's attention adds.
         """
         f, n, T = self.frozen, len(start.positions), int(start.positions.max()) + 1
         out = f.residuals.new_zeros(n, self.nodes.sources)
@@ -64,11 +68,13 @@ class Sweep:
         if start.constant is not None:
             out[:, self.nodes.bias[start.layer]] += start.constant
         if start.middle:
+            seen(start.layer, G)
             G = self._attention(out, G, start.layer, heads)
         for l in range(start.layer - 1, -1, -1):
             asked = self._written(out, G, l)
             if asked is not None and not f.blocks[l].parallel:
                 G, asked = G + asked, None
+            seen(l, G)
             G = self._attention(out, G, l, heads)
             if asked is not None:
                 G = G + asked

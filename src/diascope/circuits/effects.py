@@ -3,7 +3,8 @@
 Predicted, for taking node s away, on one target:
     direct   minus the edge from s to the target
     total    minus the sum over all paths: total_s = A[target, s] + sum_t (A[t, s] / a_t) total_t, over latents t that
-             were expanded; each answers in proportion, which is exact while no latent switches on or off
+             were expanded; each answers in proportion (exact for dictionaries while none switches on or off and MLPs
+             do what these say)
 Measured, by adding (factor - 1) times what a latent writes to what its MLPs write:
     free               the model as it is
     patterns frozen    attention patterns as they were, all else live
@@ -100,7 +101,7 @@ def measured(
         if mode == "free":
             h = _free(frozen, deltas, len(groups[part]))
         else:
-            h = frozen.replay(deltas, start=min(deltas, default=0), live_norms=mode == "patterns frozen")
+            h = frozen.replay(deltas, len(groups[part]), start=min(deltas, default=0), live_norms=mode == "patterns frozen")
         out.append(h[:, -1] @ covectors.t() - before)
     return torch.cat(out)
 

@@ -44,7 +44,7 @@ class FeatureCircuit:
     scores: list[SiteScores]
     nodes: list[tuple[int, int, int]]  # (dictionary, position, latent; -1 for the error), the strongest first
     score: list[float]
-    edges: list[tuple[int, int, float]]  # (from node, to node, share of the latter's score that the former makes)
+    edges: list[tuple[int, int, float]]  # (from node, to node, how much of the metric goes from the former through the latter)
 
 
 def logit_difference(model: Model, token: int, against: int | None = None) -> Metric:
@@ -62,10 +62,14 @@ def gradient_scores(
     if method not in ("gradient", "integrated"):
         raise ValueError(f"the method is gradient or integrated, not {method!r}")
     given = list(dictionaries)
+    if not given or steps < 1:
+        raise ValueError(f"scores take at least one dictionary and one step, got {len(given)} and {steps}")
     sites = [d.site_out for d in given]
     if len(set(sites)) < len(sites):
         raise ValueError(f"two dictionaries write one site: {', '.join(map(str, sites))}")
     tokens, _ = model.batch(prompt)
+    if len(tokens) > 1:
+        raise ValueError(f"scores are of one prompt, got {len(tokens)}: call it once for each")
     seen = model.capture(tokens, {s for d in given for s in (d.site_in, d.site_out)})
     rows = seen.mask[0].nonzero().squeeze(1)
     if method == "gradient":

@@ -32,15 +32,6 @@ def influences(graph: Graph, share: Tensor | None = None) -> Tensor:
     return found.to(graph.weight.dtype)
 
 
-@dataclass(frozen=True)
-class Pruned:
-    """What pruning kept, and how much of the influence that is."""
-
-    graph: Graph
-    nodes: int
-    edges: int
-
-
 def prune(graph: Graph, *, node_share: float = 0.8, edge_share: float = 0.98) -> Graph:
     """The nodes that carry `node_share` of influence (tokens, targets always stay), then the edges that carry `edge_share`.
 
@@ -58,7 +49,7 @@ def prune(graph: Graph, *, node_share: float = 0.8, edge_share: float = 0.98) ->
     share = part.edge.abs() / left[part.target]
     score = share * influences(part, share)[part.target]
     part = part.kept(torch.ones(len(part), dtype=torch.bool), _largest(score, edge_share))
-    part = replace(part, influence=influence[keep])
+    part = replace(part, influence=influence[keep], about=graph.about | {"pruned": [node_share, edge_share]})
     while True:
         leads = torch.zeros(len(part), dtype=torch.bool)
         leads[part.source] = True
@@ -94,12 +85,16 @@ class Scores:
 
 
 def scores(graph: Graph) -> Scores:
-    """The scores of a graph, before or after pruning. An excluded position (BOS) counts as a token: nothing stands for its MLP."""
+    """The scores of a graph, before or after pruning.
+
+    Biases and the first token's MLPs (BOS) count as tokens; a later excluded position (a special token) counts as error, since
+    nothing stands for its MLPs; what enters from before a window counts as neither.
+    """
     influence = influences(graph).double()
     kind, expanded = graph.kind, torch.zeros(len(graph), dtype=torch.bool)
     expanded[graph.row] = True
-    error = kind == Kind.ERROR
-    tokens = influence[(kind == Kind.TOKEN) | (kind == Kind.EXCLUDED) | (kind == Kind.BIAS) | (kind == Kind.EARLIER)].sum()
+    error = (kind == Kind.ERROR) | ((kind == Kind.EXCLUDED) & (graph.position > 0))
+    tokens = influence[(kind == Kind.TOKEN) | (kind == Kind.BIAS) | ((kind == Kind.EXCLUDED) & ~error)].sum()
     errors = influence[error].sum()
     part = shares(graph).double()
     wrong = torch.zeros(len(graph), dtype=torch.float64).index_add_(0, graph.target, part * error[graph.source])

@@ -27,7 +27,7 @@ class Neurons:
         layer, position, index = torch.meshgrid(torch.arange(frozen.n_layers), rows, torch.arange(n), indexing="ij")
         activation, value = (torch.stack([getattr(p, name)[rows] for p in self._parts]) for name in ("activation", "value"))
         self.latents = Latents(*(t.reshape(-1) for t in (layer, position, index, activation, value)))
-        self.names = ["MLP neurons"] * frozen.n_layers
+        self.names, self.firsts = ["MLP neurons"] * frozen.n_layers, [0] * frozen.n_layers
         self._rows, self._n = rows, n
 
     def covectors(self, ids: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True)
 class Nodes:
-    """Columns [N] by node; `first[l]`, `latents[l]`, `errors[l]` say where a layer's parts begin."""
+    """Columns [N] by node; `errors`, `bias`, `earlier` say by layer where these nodes begin."""
 
     kind: Tensor
     layer: Tensor  # -1 for tokens, the number of layers for the final bias and targets of logits

@@ -80,24 +80,21 @@ def _strongest(q: Tensor, k: Tensor, whole: float, centred: float, most: int, ke
 def head_loadings(sweep: Sweep, source: dict[int, Tensor], start: Start) -> Tensor:
     """[L, H]: how much of one edge passes each head. `source` {layer: [T, d]} is what the source writes after each block
     (-1: before the first); `start` holds one target."""
-    f, d = sweep.frozen, sweep.frozen.residuals.shape[-1]
-    T = f.length
+    f, G = sweep.frozen, dict[int, Tensor]()
+    sweep.edges(start, seen=lambda layer, covectors: G.__setitem__(layer, covectors[0]))
     H = f.blocks[0].attention.pattern.shape[0]
-    G = _covectors(sweep, start)
-    x = source.get(-1, f.residuals.new_zeros(T, d))[None]
+    x = source.get(-1, torch.zeros_like(f.residuals[0]))[None]
     out = f.residuals.new_zeros(f.n_layers, H)
-    for l in range(max(G, default=-1) + 1):
-        block = f.blocks[l]
-        h = x if block.before is None else block.before.push(x)
-        each = _by_head(sweep, l, h)
-        out[l] = torch.einsum("htd,td->h", each, G[l])
+    for l in sorted(G):
+        block, W = f.blocks[l], sweep.replacement.skip(l)
+        each = _by_head(sweep, l, x if block.before is None else block.before.push(x))
+        T = len(G[l])
+        out[l] = torch.einsum("htd,td->h", each[:, :T], G[l])
         mid = x + each.sum(0)
+        read = x if block.parallel else mid
         x = mid
-        W = sweep.replacement.skip(l)
         if W is not None:
-            read = mid if not block.parallel else x
-            read = read if block.norm is None else block.norm.push(read)
-            x = x + (read @ W) * f.ordinary[:, None]
+            x = x + ((read if block.norm is None else block.norm.push(read)) @ W) * f.ordinary[:, None]
         x = x + source[l] if l in source else x
     return out
 
@@ -110,26 +107,3 @@ def _by_head(sweep: Sweep, layer: int, h: Tensor) -> Tensor:
     v = (h[0] @ a.values).view(-1, kv, d_head).permute(1, 0, 2).repeat_interleave(group, 0)
     y = torch.einsum("htk,hkd->htd", a.pattern @ v, a.out.view(kv * group, d_head, -1))
     return y if block.after is None else block.after.push(y)
-
-
-def _covectors(sweep: Sweep, start: Start) -> dict[int, Tensor]:
-    """{layer: [T, d]}: the target's covectors on x_mid of each layer whose attention an edge into it may pass."""
-    f, found = sweep.frozen, {}
-    G = torch.zeros_like(f.residuals[:1])
-    G[0, start.positions[0]] = start.covectors[0]
-    first = start.layer
-    if start.middle:
-        found[first] = G[0]
-        G = G + f.blocks[first].pull_attention(G)
-    for l in range(first - 1, -1, -1):
-        block, W = f.blocks[l], sweep.replacement.skip(l)
-        asked = None
-        if W is not None:
-            C = (G @ W.t()) * f.ordinary[:, None]
-            asked = C if block.norm is None else block.norm.pull(C)
-        if asked is not None and not block.parallel:
-            G, asked = G + asked, None
-        found[l] = G[0]
-        G = G + block.pull_attention(G)
-        G = G if asked is None else G + asked
-    return found

@@ -8,7 +8,7 @@ and at the others (BOS, special tokens) all of mlp_out is error, so that nothing
 its incoming edges must sum to: its pre-activation without the bias.
 
 `Dictionaries` is made of one transcoder a layer (plain or skip; layers may lack one) or of a cross-layer transcoder;
-`Neurons` (neurons.py), the baseline, of the MLPs' own neurons. Both answer to the same five questions.
+`Neurons` (neurons.py), the baseline, of the MLPs' own neurons. Both answer to the same questions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from diascope.dictionaries import Dictionary
+from diascope.config import config_hash, to_data
+from diascope.dictionaries import Dictionary, weights_hash
 from diascope.dictionaries.site_maps import Block as Share
 from diascope.dictionaries.site_maps import stretches
 from diascope.models.frozen import FrozenPass
@@ -52,6 +53,7 @@ class Replacement(Protocol):
 
     latents: Latents
     names: list[str]  # what each layer's latents are called by: a title a layer
+    firsts: list[int]  # the number of each layer's first latent: a cross-layer transcoder counts on through its layers
 
     def covectors(self, ids: Tensor) -> Tensor:
         """[k, d]: what latents `ids` [k] read, as covectors on what their MLP reads."""
@@ -91,9 +93,17 @@ class Dictionaries:
                     raise ValueError(f"two dictionaries read L{layer}.mlp_in: a graph has one for each layer")
                 self._readers[layer] = (d, g)
         self.names = [self._readers[l][0].config.title if l in self._readers else "" for l in range(frozen.n_layers)]
+        self.firsts = [self._first(l) for l in range(frozen.n_layers)]
         self._shares = {layer: list(self._writers(layer)) for layer in range(frozen.n_layers)}
         self.latents = self._encoded()
         self._rooms: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def _first(self, layer: int) -> int:
+        """The number of the layer's first latent within its dictionary."""
+        if layer not in self._readers:
+            return 0
+        d, g = self._readers[layer]
+        return d.blocks[g].latents.start
 
     def _encoded(self) -> Latents:
         parts, rows = [], self.frozen.ordinary.nonzero().squeeze(1)
@@ -142,10 +152,9 @@ class Dictionaries:
     def _rows(self, d: Dictionary, block: Share, part: slice, ids: Tensor) -> Tensor:
         """[k, d]: what latents `ids` of one block write into one stretch."""
         W = d.decoders[d.blocks.index(block)]
-        return (
-            W[self.latents.index[ids] - block.latents.start, part].to(self.frozen.residuals)
-            * self.latents.activation[ids, None]
-        )
+        return W[self.latents.index[ids] - block.latents.start, part].to(self.frozen.residuals) * self.latents.activation[
+            ids, None
+        ].to(self.frozen.residuals)
 
     def contract(self, layer: int, G: Tensor) -> tuple[Tensor, Tensor]:
         ids, vectors = self._room(layer)
@@ -214,6 +223,12 @@ def _layers(d: Dictionary, frozen: FrozenPass) -> list[int]:
     if {*d.config.widths_in, *d.config.widths_out} != {width}:
         raise ValueError(f"{named}, of widths {d.config.widths_in}: the model's is {width}")
     return layers
+
+
+def dictionaries_hash(dictionaries: Iterable[Dictionary]) -> str:
+    """Hash of what the dictionaries are: weights and configs (the same tensors under TopK and JumpReLU are two)."""
+    given = list(dictionaries)
+    return config_hash({"weights": weights_hash(given), "configs": [to_data(d.config) for d in given]})
 
 
 def _ends(part: slice) -> tuple[int, int]:

@@ -66,6 +66,7 @@ def in_common(graphs: Sequence[Graph], *, least: int = 2, most: int = 200) -> tu
     """Nodes and edges that occur in at least `least` of the graphs, the largest means first. ValueError for fewer than two."""
     if len(graphs) < 2:
         raise ValueError(f"what graphs have in common takes at least two, got {len(graphs)}")
+    _same_dictionaries(graphs)
     tables = [keyed(g) for g in graphs]
     return _common([{(k,): v for k, v in t[0].items()} for t in tables], least, most), _common(
         [t[1] for t in tables], least, most
@@ -88,12 +89,16 @@ def difference(before: Graph, after: Graph, *, most: int = 200) -> tuple[list[Ch
 
     ValueError where the graphs are of other dictionaries, whose latents cannot be compared.
     """
-    if before.about["dictionaries"] != after.about["dictionaries"]:
-        raise ValueError("the two graphs are of other dictionaries: their latents cannot be compared")
+    _same_dictionaries([before, after])
     same = before.about["token_ids"] == after.about["token_ids"]
     a, b = keyed(before, positions=same), keyed(after, positions=same)
     nodes = _changes({(k,): v for k, v in a[0].items()}, {(k,): v for k, v in b[0].items()}, most)
     return nodes, _changes(dict(a[1]), dict(b[1]), most)
+
+
+def _same_dictionaries(graphs: Sequence[Graph]) -> None:
+    if len({g.about["dictionaries"] for g in graphs}) > 1:
+        raise ValueError("the graphs are of other dictionaries: their latents cannot be compared")
 
 
 def _changes(a: dict[tuple[Key, ...], float], b: dict[tuple[Key, ...], float], most: int) -> list[Change]:

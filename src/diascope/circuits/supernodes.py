@@ -4,7 +4,8 @@ Two latents are alike as far as their inputs and their outputs are: the mean of 
 their columns (each signed). Groups are joined by average linkage while they are more alike than `alike`.
 
 A supernode is tested against controls: for each member another active latent of the same layer and position, one of the
-`near` closest in activation that is in no supernode, drawn at random; the whole set is ablated as the supernode is.
+`near` closest in activation, drawn at random among all that are not in the supernode, important or not; the whole set is
+ablated as the supernode is.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ from diascope.circuits.verify import Subject
 def supernodes(graph: Graph, *, alike: float = 0.3) -> list[list[int]]:
     """Groups of two latents or more in a pruned graph, by node, the group that carries most influence first.
 
-    ValueError for `alike` outside -1 to 1.
+    ValueError for `alike` outside -1 to 1, and for a graph that is not pruned (a table of its nodes would be too large).
     """
+    if not graph.about.get("pruned"):
+        raise ValueError("supernodes are sought in a pruned graph: prune it first")
     if not -1 <= alike <= 1:
         raise ValueError(f"alike is a cosine from -1 to 1, got {alike}")
     nodes = (graph.kind == Kind.LATENT).nonzero().squeeze(1)
@@ -73,9 +76,12 @@ class Trial:
 
 
 def tried(graph: Graph, subject: Subject, nodes: list[int], *, draws: int = 100, near: int = 8, seed: int = 0) -> Trial:
-    """Ablate the latents `nodes` of `graph` together (the model free), and as many matched controls as `draws`."""
+    """Ablate the latents `nodes` of `graph` together (the model free), and as many matched controls as `draws`.
+
+    ValueError where a member has no match left.
+    """
     ids = latent_ids(graph, subject.replacement)[nodes]
-    taken = set(latent_ids(graph, subject.replacement).tolist())
+    taken = set(ids.tolist())
     groups = [ids, *(_control(subject, ids, taken, near, seed, i) for i in range(draws))]
     found = measured(subject.frozen, subject.replacement, subject.covectors[:1], groups, [0.0] * len(groups), "free")[:, 0]
     effect, controls = float(found[0]), found[1:].abs().tolist()
@@ -88,7 +94,8 @@ def _control(subject: Subject, ids: Tensor, taken: set[int], near: int, seed: in
         same = (latents.layer == latents.layer[i]) & (latents.position == latents.position[i])
         pool = [j for j in same.nonzero().squeeze(1).tolist() if j not in taken and j not in chosen]
         if not pool:
-            continue  # every active latent there is in the graph: nothing else could have been chosen
+            layer, position = int(latents.layer[i]), int(latents.position[i])
+            raise ValueError(f"no latent of layer {layer} at position {position} is left to stand beside one of the supernode")
         gap = (latents.activation[pool] - latents.activation[i]).abs()
         chosen.append(pool[int(pick.choice(gap.argsort()[:near].numpy()))])
     return torch.tensor(chosen, dtype=torch.int64)

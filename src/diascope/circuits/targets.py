@@ -1,13 +1,14 @@
 """What a graph explains: logits, a token, a difference of two, a latent, or any direction of the residual stream.
 
 A target becomes rows: a covector on the residual stream at one place, the number that its incoming edges sum to, and its
-weight in influence. Logits are taken with the mean row of the unembedding taken off, so that a shift of all logits, which
-softmax does not see, explains nothing.
+weight in influence. Logits are taken less the mean of all logits (a shift of all, which softmax does not see, explains
+nothing), and before a soft cap.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +24,10 @@ class TopLogits:
 
     share: float = 0.95
     most: int = 10
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1 or self.most < 1:
+            raise ValueError(f"top logits take a share above 0 and at most 1, and at least one token, got {self}")
 
 
 @dataclass(frozen=True)
@@ -117,34 +122,35 @@ def _logits(target: TopLogits | TokenTarget, frozen: FrozenPass) -> Rows:
     model, p = frozen.model, frozen.length - 1
     h = frozen.last[p]
     chance = model.logits_of(h[None].to(model.dtype))[0].float().softmax(-1)
-    U = model.unembedding
+    U, b = model.unembedding, getattr(model.parts.unembedding, "bias", None)
     if isinstance(target, TopLogits):
         top = chance.topk(min(target.most, len(chance)))
-        kept = int((top.values.cumsum(0) < target.share).sum()) + 1
-        ids, weight = top.indices[:kept].tolist(), top.values[: min(kept, target.most)]
-        covectors = U[ids].to(h) - _mean_row(U).to(h)
+        kept = min(int((top.values.cumsum(0) < target.share).sum()) + 1, len(top.indices))
+        ids, weight = top.indices[:kept].tolist(), top.values[:kept]
         names = [model.tokenizer.decode([i]) for i in ids]
     else:
-        first = token_id(frozen, target.token)
-        ids, weight, names = [first], chance[first : first + 1], [model.tokenizer.decode([first])]
-        covectors = U[ids].to(h) - _mean_row(U).to(h)
-        if target.against is not None:
-            second = token_id(frozen, target.against)
-            covectors = U[ids].to(h) - U[[second]].to(h)
-            names = [f"{names[0]} - {model.tokenizer.decode([second])}"]
-            weight = torch.ones(1)
+        ids = [token_id(frozen, target.token)]
+        weight, names = chance[ids], [model.tokenizer.decode(ids)]
+    less, less_b = _mean_row(U).to(h), 0 if b is None else b.mean()
+    if isinstance(target, TokenTarget) and target.against is not None:
+        other = token_id(frozen, target.against)
+        if other == ids[0]:
+            raise ValueError(f"the two tokens of a difference are one: {names[0]!r}")
+        less, less_b = U[other].to(h), 0 if b is None else b[other]
+        names = [f"{names[0]} - {model.tokenizer.decode([other])}"]
+    factor = _logit_factor(model.parts.config)
+    covectors = (U[ids].to(h) - less) * factor
+    constant = covectors @ frozen.final.bias + (0 if b is None else (b[ids] - less_b).detach().to(h) * factor)
+    value = covectors @ (h - frozen.final.bias) + constant
     at_end = frozen.final.pull_at(covectors, frozen.final.scale[p])
     return Rows(
-        names,
-        ids,
-        weight / weight.sum(),
-        covectors @ h,
-        at_end,
-        p,
-        frozen.n_layers,
-        constant=covectors @ frozen.final.bias,
-        logits=covectors,
-    )
+        names, ids, weight / weight.sum(), value, at_end, p, frozen.n_layers, constant=constant, logits=covectors
+    )  # fmt: skip
+
+
+def _logit_factor(config: Any) -> float:
+    """What the architecture multiplies logits by, before any soft cap."""
+    return float(getattr(config, "logit_scale", None) or 1) / float(getattr(config, "logits_scaling", None) or 1)
 
 
 def _mean_row(U: Tensor) -> Tensor:

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,10 +24,10 @@ from diascope.circuits.graph import Graph
 from diascope.circuits.influence import scores
 from diascope.circuits.neurons import Neurons
 from diascope.circuits.nodes import Nodes, nodes_of
-from diascope.circuits.replacement import Dictionaries, Replacement
+from diascope.circuits.replacement import Dictionaries, Replacement, dictionaries_hash
 from diascope.circuits.targets import Rows, Target, TokenTarget, TopLogits, rows_of, token_id
 from diascope.config import config_hash
-from diascope.dictionaries import Dictionary, weights_hash
+from diascope.dictionaries import Dictionary
 from diascope.models.frozen import FrozenPass, frozen_pass
 from diascope.models.model import Model
 from diascope.storage.files import commit_file
@@ -160,7 +161,7 @@ def _swept(
             for some in ids.split(size):
                 expand(sweep.of_latents(some), nodes.latent_column[some], latents.value[some])
             parts.save(layer, found, before, influence)
-        progress(L - layer, L, f"{sum(map(len, found.row)):,} of {len(latents):,} latents expanded")
+        progress(L - layer, L, f"{sum(map(len, found.row)) - n:,} of {len(latents):,} latents expanded")
     return found, influence
 
 
@@ -225,19 +226,22 @@ def _graph(
 def _about(
     frozen: FrozenPass, given: list[Dictionary], replacement: Replacement, rows: Rows, target: Target, config: TraceConfig
 ) -> dict[str, Any]:
-    model = frozen.model
-    everything = [int(t) for t in frozen.tokens]
+    model, ids = frozen.model, [*frozen.earlier, *map(int, frozen.tokens)]
     about: dict[str, Any] = {
-        "model": model.name, "dtype": str(frozen.residuals.dtype).removeprefix("torch."), "token_ids": everything,
-        "tokens": [""] * frozen.first + [model.tokenizer.decode([t]) for t in everything], "first": frozen.first,
-        "layers": frozen.n_layers, "latents_are": replacement.names, "dictionaries": weights_hash(given) if given else NEURONS,
+        "model": model.name, "dtype": str(frozen.residuals.dtype).removeprefix("torch."), "token_ids": ids, "first": frozen.first,
+        "tokens": [model.tokenizer.decode([t]) for t in ids], "layers": frozen.n_layers, "latents_are": replacement.names,
+        "first_latents": replacement.firsts, "dictionaries": dictionaries_hash(given) if given else NEURONS,
         "targets": rows.names, "probabilities": [float(w) for w in rows.weight], "target": type(target).__name__,
-        "frozen_map_distance": frozen.distance,
+        "frozen_map_distance": frozen.distance, "pass": _hash(frozen.residuals), "rows": _hash(rows.covectors),
     }  # fmt: skip
     if isinstance(target, TokenTarget) and target.against is not None:
         about["against"] = token_id(frozen, target.against)
     about["options"] = {name: getattr(config, name) for name in ("least", "edge_least", "window", "tolerance")}
-    about["identity"] = config_hash(
-        {k: about[k] for k in ("model", "dtype", "token_ids", "dictionaries", "targets", "options")}
-    )
+    same = ("token_ids", "first", "dictionaries", "pass", "rows", "options")
+    about["identity"] = config_hash({k: about[k] for k in same} | {"at": [rows.position, rows.layer, rows.tokens]})
     return about
+
+
+def _hash(tensor: Tensor) -> str:
+    """Hash of a tensor's bytes: the residuals of a pass stand for the model's weights and the prompt."""
+    return hashlib.sha256(tensor.detach().contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()[:16]

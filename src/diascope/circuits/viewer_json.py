@@ -22,7 +22,7 @@ TYPES = {
     Kind.TOKEN: "embedding", Kind.LATENT: "cross layer transcoder", Kind.ERROR: "mlp reconstruction error",
     Kind.EXCLUDED: "excluded position", Kind.BIAS: "bias", Kind.EARLIER: "earlier tokens", Kind.TARGET: "logit",
 }  # fmt: skip
-KINDS = {"embedding": "token", "mlp reconstruction error": "error", "logit": "target", "bias": "bias"}
+KINDS = {name: kind.name.lower() for kind, name in TYPES.items()}
 
 
 def to_viewer(
@@ -43,7 +43,7 @@ def to_viewer(
     ]
     about = graph.about
     metadata = {
-        "slug": slug, "scan": about["model"], "transcoder_list": sorted(set(about["latents_are"])), "schema_version": 1,
+        "slug": slug, "scan": about["model"], "transcoder_list": sorted({n for n in about["latents_are"] if n}), "schema_version": 1,
         "prompt_tokens": graph.tokens, "prompt": "".join(graph.tokens), "node_threshold": node_share,
         "info": {"creator_name": "diascope", "generator": {"name": "diascope"}, "closure": about.get("closure"),
                  "scores": about.get("scores"), "verification": about.get("verification", {}).get("says")},
@@ -58,8 +58,14 @@ def write_viewer(graph: Graph, path: str | Path, **options: Any) -> Path:
     return Path(path)
 
 
-def _id(g: Graph, n: int) -> str:
+def _facts(g: Graph, n: int) -> tuple[int, int, int, int]:
+    """Kind, layer, position and index; a latent's index counted within its layer, as the viewers count."""
     kind, layer, p, i = (int(c[n]) for c in (g.kind, g.layer, g.position, g.index))
+    return kind, layer, p, i - g.about["first_latents"][layer] if kind == Kind.LATENT else i
+
+
+def _id(g: Graph, n: int) -> str:
+    kind, layer, p, i = _facts(g, n)
     return {
         Kind.TOKEN: f"E_{i}_{p}", Kind.LATENT: f"{layer}_{i}_{p}", Kind.ERROR: f"{layer}_-1_{p}", Kind.EXCLUDED: f"{layer}_-1_{p}",
         Kind.BIAS: f"{layer}_-2_{p}", Kind.EARLIER: f"{layer}_-3_{p}",
@@ -68,7 +74,7 @@ def _id(g: Graph, n: int) -> str:
 
 
 def _node(g: Graph, n: int, name: str, first: bool) -> dict[str, Any]:
-    kind, layer, p, i = (int(c[n]) for c in (g.kind, g.layer, g.position, g.index))
+    kind, layer, p, i = _facts(g, n)
     latent, target = kind == Kind.LATENT, kind == Kind.TARGET
     number = {
         Kind.LATENT: (layer + i) * (layer + i + 1) // 2 + i,
@@ -94,6 +100,8 @@ def from_viewer(data: Mapping[str, Any]) -> dict[str, Any]:
     place: dict[str, int] = {}
     nodes = []
     for n in data["nodes"]:
+        if missing := {"node_id", "layer", "feature_type"} - set(n):
+            raise ValueError(f"a node lacks {', '.join(sorted(missing))}: this is no graph of the viewers' schema")
         if n["node_id"] in place:
             continue  # circuit-tracer gives an error and a latent one id at times: the first stands for both
         place[n["node_id"]] = len(nodes)
@@ -117,12 +125,12 @@ def from_viewer(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read(n: Mapping[str, Any], number: int) -> dict[str, Any]:
-    kind = KINDS.get(n.get("feature_type", ""), "latent" if "transcoder" in n.get("feature_type", "") else "excluded")
+    kind = KINDS.get(n["feature_type"], "latent" if "transcoder" in n["feature_type"] else "excluded")
     parts = n["node_id"].split("_")
     layer = -1 if n["layer"] == "E" else int(n["layer"])
     index = int(parts[1]) if kind == "latent" and len(parts) == 3 else -1
     return {
-        "id": number, "node": None, "kind": kind, "layer": layer, "position": n.get("ctx_idx"), "index": index,
+        "id": number, "node": None, "kind": kind, "layer": layer, "position": None if kind in ("bias", "earlier") else n.get("ctx_idx"), "index": index,
         "name": n["node_id"], "label": n.get("clerp") or "", "activation": n.get("activation"), "value": None,
         "influence": n.get("influence") or 0.0, "weight": n.get("token_prob") or 0.0, "predicted": None, "measured": n.get("measured"),
     }  # fmt: skip

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from diascope.models.chat import template_prefix
 from diascope.models.model import Model
 from diascope.models.parts import ATTENTION, MLP, POST_MLP_NORM, PROJECTION, child
 
@@ -185,7 +186,12 @@ class FrozenPass:
     distance: float  # largest relative distance of the frozen map from the model over layers
     attention_modules: tuple[nn.Module, ...] = ()
     positions_given: tuple[Any, ...] = ()  # (cos, sin) by layer, where the model turns queries and keys by position
-    first: int = 0  # the position in the prompt at which the pass begins; more than 0 in a window
+    earlier: tuple[int, ...] = ()  # token ids before the window
+
+    @property
+    def first(self) -> int:
+        """The position in the prompt at which the pass begins; more than 0 in a window."""
+        return len(self.earlier)
 
     @property
     def n_layers(self) -> int:
@@ -211,17 +217,17 @@ class FrozenPass:
         return replace(
             self, tokens=self.tokens[first:], ordinary=self.ordinary[first:], blocks=blocks,
             final=replace(self.final, scale=self.final.scale[first:]), residuals=self.residuals[:, first:],
-            mlp_in=self.mlp_in[:, first:], mlp_out=self.mlp_out[:, first:], first=self.first + first,
+            mlp_in=self.mlp_in[:, first:], mlp_out=self.mlp_out[:, first:],
+            earlier=(*self.earlier, *self.tokens[:first].tolist()),
         )  # fmt: skip
 
     @torch.no_grad()
-    def replay(self, added: dict[int, Tensor], *, start: int = 0, live_norms: bool = True) -> Tensor:
+    def replay(self, added: dict[int, Tensor], n: int = 1, *, start: int = 0, live_norms: bool = True) -> Tensor:
         """The final norm's output [n, T, d] when `added[l]` [n, T, d] is added to what MLP l writes: patterns frozen, MLPs live.
 
         Blocks before `start` are not run: nothing may be added there.
         """
         assert self.first == 0  # a live norm needs the whole of what attention adds
-        n = len(next(iter(added.values()))) if added else 1
         x = self.residuals[start].expand(n, -1, -1)
         for l in range(start, self.n_layers):
             block = self.blocks[l]
@@ -234,11 +240,14 @@ class FrozenPass:
 
 @torch.no_grad()
 def frozen_pass(model: Model, prompt: Any) -> FrozenPass:
-    """Run `prompt` (a text or token ids) through `model` and freeze the pass.
+    """Run `prompt` (a text, token ids, or a conversation of {role, content}) through `model` and freeze the pass.
 
-    Raises ValueError for several prompts, and for an architecture that the frozen map does not describe.
+    Raises ValueError for several prompts, inside of model.edit, for half precision, and for an architecture that the frozen
+    map does not describe.
     """
-    tokens, attention = model.batch(prompt)
+    _checked(model)
+    talk = isinstance(prompt, list | tuple) and bool(prompt) and isinstance(prompt[0], dict)
+    tokens, attention = model.batch(model.chat_tokens(prompt) if talk else prompt)
     if len(tokens) > 1:
         raise ValueError(f"a pass is frozen for one prompt, got {len(tokens)}: call it once for each")
     blocks, trunk, final = list(model.parts.blocks), model.parts.trunk, model.final_norm
@@ -260,7 +269,7 @@ def frozen_pass(model: Model, prompt: Any) -> FrozenPass:
             f"length away from what {type(blocks[0]).__name__} computes (at most {TOLERANCE:g})"
         )
     return FrozenPass(
-        model, tokens[0], model.ordinary(tokens[0]), found, Norm.of(final, x_out, seen[final].gave[0]),
+        model, tokens[0], _ordinary(model, tokens[0]), found, Norm.of(final, x_out, seen[final].gave[0]),
         residuals, torch.stack(mlp_in), torch.stack(mlp_out), distance, tuple(_attention(b) for b in blocks),
         tuple(seen[_attention(b)].named.get("position_embeddings") for b in blocks),
     )  # fmt: skip
@@ -268,10 +277,29 @@ def frozen_pass(model: Model, prompt: Any) -> FrozenPass:
 
 def _distance(block: Block, x: Tensor, mlp_out: Tensor, after: Tensor) -> float:
     """How far the frozen map is from what the block returned, relative to it, over all positions."""
-    h = x[None] if block.before is None else block.before.push(x[None]) + block.before.bias
-    h = block.attention.push(h, bias=True)
-    h = h if block.after is None else block.after.push(h) + block.after.bias
-    return float((x + h[0] + mlp_out - after).norm() / after.norm())
+    return float((x + block.attended(x[None], live_norms=False)[0] + mlp_out - after).norm() / after.norm())
+
+
+def _checked(model: Model) -> None:
+    """ValueError for what a frozen pass cannot be made of."""
+    if model._edits:
+        raise ValueError("a graph is of the model as it is: trace outside of model.edit(...)")
+    if model.dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"{model.name} is in {str(model.dtype).removeprefix('torch.')}, too rough for a graph that closes: load it with dtype='float32'"
+        )
+    if model.device.type != "cpu":
+        raise ValueError(f"{model.name} is on {model.device}: graphs are traced on the processor, so load it there")
+
+
+def _ordinary(model: Model, tokens: Tensor) -> Tensor:
+    """[T] bool: the positions that dictionaries are trained on, without special tokens and a chat template's prefix."""
+    found = model.ordinary(tokens)
+    if getattr(model.tokenizer, "chat_template", None):
+        prefix = template_prefix(model)
+        if tokens[: len(prefix)].tolist() == prefix:
+            found[: len(prefix)] = False
+    return found
 
 
 # -- looking ---------------------------------------------------------------------------------------------------------

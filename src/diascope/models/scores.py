@@ -40,7 +40,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Scores:
+class AttentionScores:
     """Both sides, the scaling included in the queries'; `allowed` [T, T] says where a key may be looked at."""
 
     queries: Side
@@ -50,7 +50,7 @@ class Scores:
 
 
 @torch.no_grad()
-def scores_of(frozen: FrozenPass, layer: int) -> Scores:
+def scores_of(frozen: FrozenPass, layer: int) -> AttentionScores:
     """The scores of one layer. Raises ValueError where they cannot be written so."""
     if frozen.first:
         raise ValueError("attention scores need the whole prompt: trace without a window")
@@ -76,7 +76,7 @@ def scores_of(frozen: FrozenPass, layer: int) -> Scores:
         raise ValueError(
             f"the attention scores of layer {layer} of {frozen.model.name} come out {distance:.1e} away from its pattern"
         )
-    return Scores(q, k, allowed, distance)
+    return AttentionScores(q, k, allowed, distance)
 
 
 def _side(module: nn.Module, side: str, x: Tensor, a: Attention, rotation: Tensor) -> Side:
@@ -102,13 +102,17 @@ def _rotations(frozen: FrozenPass, layer: int, like: Tensor) -> Tensor:
     if given is None:
         raise ValueError(f"{frozen.model.name} gives its attention no rotary embedding that could be asked")
     cos, sin = (t[0].to(like) for t in given)
-    d_head = cos.shape[-1]
+    d_head = frozen.blocks[layer].attention.shape[2]
+    if cos.shape[-1] != d_head:
+        raise ValueError(
+            f"{frozen.model.name} turns only {cos.shape[-1]} of {d_head} dimensions of a head, which is not supported here"
+        )
     eye = torch.eye(d_head, dtype=like.dtype)
     turned = torch.cat([-eye[:, d_head // 2 :], eye[:, : d_head // 2]], 1)
     return eye * cos[:, None] + turned * sin[:, None]
 
 
-def score(scores: Scores, block: Block, x: Tensor, head: int, query: int, key: int) -> float:
+def score(scores: AttentionScores, block: Block, x: Tensor, head: int, query: int, key: int) -> float:
     """One score, of residuals x [T, d] before the block."""
     h = x if block.before is None else block.before.push(x) + block.before.bias
     (Mq, cq), (Mk, ck) = scores.queries.maps(head, query), scores.keys.maps(head, key)
