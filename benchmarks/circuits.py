@@ -26,7 +26,7 @@ from rich.table import Table
 
 import diascope
 from diascope.circuits import TraceConfig, prune, trace, verify
-from diascope.circuits.supernodes import supernodes, tried
+from diascope.circuits.supernodes import Trial, supernodes, tried
 from diascope.circuits.trace import NEURONS
 from diascope.circuits.verify import subject_of
 from diascope.dictionaries import load_dictionary
@@ -79,14 +79,22 @@ def one(model: Any, given: Any, prompt: str, answer: str, args: argparse.Namespa
     }
     row |= {k: g.about[k] for k in ("latents", "expanded", "closure", "scores")} | {"rows": g.about["verification"]["rows"]}
     small = prune(g)
-    groups = supernodes(small)
-    if groups and given != NEURONS:
-        trial = tried(small, subject_of(g, model, given), groups[0], draws=args.draws)
+    if given != NEURONS and (trial := heaviest(small, subject_of(g, model, given), args.draws)):
         row["supernode"] = {"names": [small.name(n) for n in trial.nodes], "effect": trial.effect, "beats": trial.beats,
                             "exceeds": trial.exceeds, "control_95": float(np.quantile(trial.controls, 0.95))}  # fmt: skip
     if args.graphs:
         g.save(args.graphs / "".join(c if c.isalnum() else "-" for c in prompt.lower()))
     return row
+
+
+def heaviest(small: Any, subject: Any, draws: int) -> Trial | None:
+    """The trial of the heaviest supernode whose members all have a match (a cell may hold no other active latent)."""
+    for group in supernodes(small):
+        try:
+            return tried(small, subject, group, draws=draws)
+        except ValueError:
+            continue
+    return None
 
 
 def _chance(model: Any, prompt: str) -> float:

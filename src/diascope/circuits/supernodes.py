@@ -23,7 +23,7 @@ from diascope.circuits.nodes import Kind
 from diascope.circuits.verify import Subject
 
 
-def supernodes(graph: Graph, *, alike: float = 0.3) -> list[list[int]]:
+def supernodes(graph: Graph, *, alike: float = 0.5) -> list[list[int]]:
     """Groups of two latents or more in a pruned graph, by node, the group that carries most influence first.
 
     ValueError for `alike` outside -1 to 1, and for a graph that is not pruned (a table of its nodes would be too large).

@@ -20,7 +20,7 @@ def view(
     node_share: float = 0.8,
     edge_share: float = 0.98,
     labels: Mapping[tuple[int, int], str] | None = None,
-    alike: float = 0.3,
+    alike: float = 0.5,
 ) -> dict[str, Any]:
     """{about, tokens, nodes, edges, supernodes} of the pruned graph.
 
