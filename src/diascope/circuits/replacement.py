@@ -226,8 +226,8 @@ def _layers(d: Dictionary, frozen: FrozenPass) -> list[int]:
 
 
 def dictionaries_hash(dictionaries: Iterable[Dictionary]) -> str:
-    """Hash of what the dictionaries are: weights and configs (the same tensors under TopK and JumpReLU are two)."""
-    given = list(dictionaries)
+    """Hash of what the dictionaries are, in whatever order: weights and configs (the same tensors under TopK and JumpReLU are two)."""
+    given = sorted(dictionaries, key=lambda d: [(s.layer, s.kind) for s in d.config.reads])
     return config_hash({"weights": weights_hash(given), "configs": [to_data(d.config) for d in given]})
 
 

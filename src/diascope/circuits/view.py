@@ -25,7 +25,7 @@ def view(
     """{about, tokens, nodes, edges, supernodes} of the pruned graph.
 
     nodes: id, kind, layer, position (null where it has none), index, name, label (of `labels` by layer and latent, else `Graph.labelled`, else ""),
-    activation, value, influence, weight, predicted, measured (null where there is none), node (its number in the whole graph).
+    activation, value, influence, weight, predicted, measured (null where there is none).
     edges: [source id, target id, weight, share of its target]. supernodes: lists of ids.
     """
     graph = graph.labelled(labels) if labels else graph

@@ -19,11 +19,12 @@ from diascope.cli.judge import Eval, Explore, Inspect, Verify
 from diascope.cli.make import Chat, Demo, Finetune, Suite, Train
 from diascope.cli.plan import Plan
 from diascope.cli.terminal import out
+from diascope.cli.trace import Trace
 
 COMMANDS = {
     "demo": Demo, "train": Train, "suite": Suite, "finetune": Finetune, "chat": Chat, "eval": Eval,
     "compare": Compare, "describe": Describe, "encode": Encode, "contrast": Contrast, "convert": Convert,
-    "inspect": Inspect, "plan": Plan, "publish": Publish, "explore": Explore, "verify": Verify,
+    "inspect": Inspect, "plan": Plan, "trace": Trace, "publish": Publish, "explore": Explore, "verify": Verify,
 }  # fmt: skip
 
 

@@ -150,7 +150,16 @@ class Suite:
     """Width of each single-layer dictionary."""
     per_layer: int = 1024
     """Latents a layer of the CLTs and the crosscoder; 0 leaves them out."""
-    kinds: tuple[str, ...] = ("resid_post", "attn_out", "mlp_out", "transcoder", "skip-transcoder", "crosscoder", "clt", "skip-clt")
+    kinds: tuple[str, ...] = (
+        "resid_post",
+        "attn_out",
+        "mlp_out",
+        "transcoder",
+        "skip-transcoder",
+        "crosscoder",
+        "clt",
+        "skip-clt",
+    )
     """Which of these to train; circuits need transcoder (or skip-transcoder), or clt (or skip-clt)."""
     axes: str = ""
     """Under torchrun, what its processes do: dict=2 gives them different members, latent=2 shares out one's latents; the rest go over

@@ -104,6 +104,7 @@ def tables(cards: dict[str, dict]) -> None:  # type: ignore[type-arg]
 
 
 def explore(folder: Path, port: int, *, model: bool) -> None:
+    from diascope.explorer.circuits import graphs_in
     from diascope.explorer.live import encode, opener
     from diascope.explorer.server import serve
     from diascope.latents.store import Index
@@ -111,10 +112,14 @@ def explore(folder: Path, port: int, *, model: bool) -> None:
     index = Index(folder / "index" if (folder / "index").is_dir() else folder)
     paths = {name: folder / "dictionaries" / name for name in index.sources}
     live = model and all(p.is_dir() for p in paths.values())
+    everything = {
+        p.name: p for p in (folder / "dictionaries").glob("*") if p.is_dir()
+    }  # a graph may be of more than the index has
     serve(
         index,
+        graphs=graphs_in(folder / "graphs"),
         port=port,
-        opener=opener(index.meta["model"], paths, index.meta.get("companions", {})) if live else None,
+        opener=opener(index.meta["model"], everything | paths, index.meta.get("companions", {})) if live else None,
         encode=encode,
         announce=_announce,
     )

@@ -6,6 +6,7 @@ GET  /api/sources/{source}/latents          ?sort=&order=&offset=&limit=&alive=
 GET  /api/sources/{source}/latents/{i}      one latent: columns, descriptions and record, tokens as text
 GET  /api/sources/{source}/search           ?q=&offset=&limit=: latents whose descriptions hold the words
 POST /api/encode  {"text": ..., "source": ...}
+     /api/graphs ...                        attribution graphs (graphs.py)
 """
 
 from __future__ import annotations
@@ -17,59 +18,43 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import msgspec
-import numpy as np
 from starlette.applications import Starlette
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, Response
+from starlette.requests import Request
+from starlette.responses import FileResponse
 from starlette.routing import Route
 
+from diascope.explorer.answers import Problem, answers, asked, number, of_model
+from diascope.explorer.graphs import GraphApi, Graphs
 from diascope.explorer.guard import Guard
-from diascope.explorer.host import Busy, ModelHost
+from diascope.explorer.host import ModelHost
 from diascope.latents.store import Index, Source
 
 LONGEST_TEXT = 20_000  # characters
 LONGEST_SEARCH = 200  # characters
-LARGEST_BODY = 1_000_000  # bytes
+STATIC = {"app.js": "text/javascript", "app.css": "text/css", "circuit.js": "text/javascript", "circuit.css": "text/css"}
 Encoder = Callable[[Any, str, str], dict[str, Any]]
 
 
-def create_app(index: Index, host: ModelHost, encode: Encoder, *, token: str, port: int) -> Guard:
+def create_app(index: Index, host: ModelHost, encode: Encoder, *, token: str, port: int, graphs: Graphs | None = None) -> Guard:
     """The ASGI application. `encode(opened, source, text)` runs in the model's thread."""
     api = _Api(index, host, encode)
     static = Path(str(files("diascope.page") / "static"))
     routes = [
         Route("/", lambda _: FileResponse(static / "index.html")),
-        Route("/app.js", lambda _: FileResponse(static / "app.js", media_type="text/javascript")),
-        Route("/app.css", lambda _: FileResponse(static / "app.css", media_type="text/css")),
+        *(Route(f"/{name}", _file(static / name, kind)) for name, kind in STATIC.items()),
         Route("/api/status", api.status),
         Route("/api/sources", api.sources),
         Route("/api/sources/{source}/latents", api.browse),
         Route("/api/sources/{source}/latents/{latent}", api.latent),
         Route("/api/sources/{source}/search", api.search),
         Route("/api/encode", api.encode, methods=["POST"]),
+        *GraphApi(graphs, index, host).routes(),
     ]
     return Guard(Starlette(routes=routes), token=token, port=port)
 
 
-class _Problem(Exception):
-    def __init__(self, status: int, sentence: str) -> None:
-        super().__init__(sentence)
-        self.status = status
-
-
-def _answers(function: Callable[[Any, Request], Any]) -> Callable[[Any, Request], Any]:
-    """Turn what a handler returns into JSON, and a _Problem into a sentence with its status."""
-
-    async def handler(self: Any, request: Request) -> Response:
-        try:
-            data, status, headers = await function(self, request), 200, {}
-        except _Problem as problem:
-            data, status = {"error": str(problem)}, problem.status
-            headers = {"retry-after": "2"} if status == 429 else {}
-        return Response(msgspec.json.encode(data), status, headers, "application/json")
-
-    return handler
+def _file(path: Path, kind: str) -> Callable[[Request], FileResponse]:
+    return lambda _: FileResponse(path, media_type=kind)
 
 
 class _Api:
@@ -78,20 +63,20 @@ class _Api:
 
     def _source(self, name: str) -> Source:
         if name not in self.index.sources:
-            raise _Problem(404, f"There is no source {name!r}; there are {', '.join(self.index.sources)}.")
+            raise Problem(404, f"There is no source {name!r}; there are {', '.join(self.index.sources)}.")
         return self.index.sources[name]
 
-    @_answers
+    @answers
     async def status(self, request: Request) -> Any:
         return {"index": self.index.meta, "model": {"state": self.host.state, "problem": self.host.problem}}
 
-    @_answers
+    @answers
     async def sources(self, request: Request) -> Any:
         return [
             {**s.meta, "latents": len(s), "alive": int((s.columns["density"] > 0).sum())} for s in self.index.sources.values()
         ]
 
-    @_answers
+    @answers
     async def browse(self, request: Request) -> Any:
         source, query = self._source(request.path_params["source"]), request.query_params
         try:
@@ -106,38 +91,38 @@ class _Api:
                 alive=query.get("alive", "1") == "1",
             )
         except (ValueError, KeyError) as error:
-            raise _Problem(400, str(error).strip("'\"")) from error
+            raise Problem(400, str(error).strip("'\"")) from error
         return {"total": total, "offset": offset, "sort": sort, "rows": [self._row(source, int(j)) for j in latents]}
 
-    @_answers
+    @answers
     async def search(self, request: Request) -> Any:
         source, query = self._source(request.path_params["source"]), request.query_params
         text = query.get("q", "")
         if len(text) > LONGEST_SEARCH:
-            raise _Problem(400, f"The search has {len(text):,} characters; the limit is {LONGEST_SEARCH}.")
+            raise Problem(400, f"The search has {len(text):,} characters; the limit is {LONGEST_SEARCH}.")
         try:
             found, (offset, limit) = source.search(text), _stretch(query)
         except ValueError as error:
-            raise _Problem(400, str(error)) from error
+            raise Problem(400, str(error)) from error
         rows = [self._row(source, j) for j in found[offset : offset + limit]]
         return {"total": len(found), "offset": offset, "q": text, "rows": rows}
 
     def _row(self, source: Source, latent: int) -> dict[str, Any]:
-        values: dict[str, Any] = {k: _number(c[latent]) for k, c in source.columns.items()}
+        values: dict[str, Any] = {k: number(c[latent]) for k, c in source.columns.items()}
         if "top_token" in values:
             values["top_token"] = self.index.text(int(values["top_token"] or 0))
         return {"latent": latent, **values, "description": source.description(latent)}
 
-    @_answers
+    @answers
     async def latent(self, request: Request) -> Any:
         source, asked = self._source(request.path_params["source"]), request.path_params["latent"]
         if not (asked.isascii() and asked.isdigit() and len(asked) < 10):
-            raise _Problem(404, f"{source.name} has latents 0 to {len(source) - 1}.")
+            raise Problem(404, f"{source.name} has latents 0 to {len(source) - 1}.")
         j = int(asked)
         try:
             record = source.record(j)
         except IndexError as error:
-            raise _Problem(404, f"{error}.") from error
+            raise Problem(404, f"{error}.") from error
         return {
             **self._row(source, j),
             "source": source.name,
@@ -162,53 +147,22 @@ class _Api:
         tokens = self.index.tokens[e.sequence, e.first : e.first + e.length]
         return {"tokens": [self.index.text(t) for t in tokens], "fired": e.fired, "peak": e.peak}
 
-    @_answers
+    @answers
     async def encode(self, request: Request) -> Any:
-        try:
-            body = msgspec.json.decode(await _body(request), type=dict[str, Any])
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise _Problem(400, "The body must be a JSON object with text and source.") from error
+        body = await asked(request, "text and source")
         text, source = body.get("text"), self._source(str(body.get("source")))
         if not isinstance(text, str) or not text.strip():
-            raise _Problem(400, "Give some text.")
+            raise Problem(400, "Give some text.")
         if len(text) > LONGEST_TEXT:
-            raise _Problem(413, f"The text has {len(text):,} characters; the limit is {LONGEST_TEXT:,}.")
-        if self.host.state != "ready":
-            sentence = {
-                "loading": "The model is still loading: try again in a few seconds.",
-                "absent": "This explorer was started for browsing only, without a model.",
-            }
-            raise _Problem(503, sentence.get(self.host.state, f"The model could not be loaded: {self.host.problem}"))
-        try:
-            found = await self.host.call(lambda opened: self._encode(opened, source.name, text))
-        except Busy as error:
-            raise _Problem(429, "The model is busy with other requests: try again shortly.") from error
+            raise Problem(413, f"The text has {len(text):,} characters; the limit is {LONGEST_TEXT:,}.")
+        found = await of_model(self.host, lambda opened: self._encode(opened, source.name, text))
         fired = {latent for token in found.get("tokens", ()) for latent, _ in token["active"]}
         return {**found, "latents": {str(j): self._row(source, j) for j in sorted(fired)}}
-
-
-async def _body(request: Request) -> bytes:
-    """The request's body, refused as soon as it grows too large."""
-    parts, size = [], 0
-    try:
-        async for part in request.stream():
-            size += len(part)
-            if size > LARGEST_BODY:
-                raise _Problem(413, f"The body is larger than {LARGEST_BODY:,} bytes.")
-            parts.append(part)
-    except ClientDisconnect as error:
-        raise _Problem(400, "The request broke off.") from error
-    return b"".join(parts)
 
 
 def _stretch(query: Any) -> tuple[int, int]:
     """(offset, limit) of a listing; ValueError for what is no number."""
     return max(0, int(query.get("offset", 0))), min(500, max(1, int(query.get("limit", 50))))
-
-
-def _number(value: Any) -> float | int | None:
-    number = value.item() if isinstance(value, np.generic) else value
-    return number if np.isfinite(number) else None
 
 
 def bind(port: int) -> socket.socket:
@@ -227,7 +181,13 @@ def bind(port: int) -> socket.socket:
 
 
 def serve(
-    index: Index, *, port: int = 7400, opener: Callable[[], Any] | None = None, encode: Encoder, announce: Callable[[str], None]
+    index: Index,
+    *,
+    port: int = 7400,
+    opener: Callable[[], Any] | None = None,
+    encode: Encoder,
+    announce: Callable[[str], None],
+    graphs: Graphs | None = None,
 ) -> None:
     """Serve until interrupted. `announce` gets the one URL to open; port 0 takes any free port.
 
@@ -239,7 +199,7 @@ def serve(
     port = sock.getsockname()[1]
     token = secrets.token_urlsafe(24)
     host = ModelHost(opener)
-    app = create_app(index, host, encode, token=token, port=port)
+    app = create_app(index, host, encode, token=token, port=port, graphs=graphs)
     announce(f"http://127.0.0.1:{port}/?token={token}")
     try:
         uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[sock])

@@ -57,7 +57,9 @@ class Catalogue:
 def members(c: Catalogue, n_layers: int) -> tuple[MemberRecipe, ...]:
     """Every member of the catalogue; its name is its folder's with / as --. ValueError for a kind that there is not."""
     if wrong := set(c.kinds) - {*SINGLE, *MULTI}:
-        raise ValueError(f"there is no kind {', '.join(sorted(wrong))} of dictionary here: choose from {', '.join((*SINGLE, *MULTI))}")
+        raise ValueError(
+            f"there is no kind {', '.join(sorted(wrong))} of dictionary here: choose from {', '.join((*SINGLE, *MULTI))}"
+        )
     every = len(c.layers) > len(depths(n_layers))
     found = [
         _single(kind, layer, width, size, n_layers, every)

@@ -3,6 +3,7 @@ import { render } from "preact";
 import { signal } from "@preact/signals";
 import type { Status } from "./api";
 import { Browse } from "./browse";
+import { Graph, Shelf } from "./circuits/shelf";
 import { Feature } from "./feature";
 import { useAsk } from "./load";
 import { Sources } from "./sources";
@@ -16,8 +17,9 @@ addEventListener("hashchange", () => {
 });
 
 function View() {
-  const [, kind, name, latent] = route.value.split("/").map(decodeURIComponent);
+  const [, kind, name, latent] = route.value.split("?")[0]!.split("/").map(decodeURIComponent);
   if (kind === "text") return <Text />;
+  if (kind === "circuits") return name ? <Graph id={name} key={name} /> : <Shelf />;
   if (kind === "s" && name && latent) return <Feature source={name} latent={Number(latent)} key={`${name}/${latent}`} />;
   if (kind === "s" && name) return <Browse source={name} key={name} />;
   return <Sources />;
@@ -33,6 +35,7 @@ function Page() {
         <nav aria-label="views">
           <a href="#/" aria-current={at === "" || at === "#/" ? "page" : undefined}>Sources</a>
           <a href="#/text" aria-current={at === "#/text" ? "page" : undefined}>Text</a>
+          <a href="#/circuits" aria-current={at.startsWith("#/circuits") ? "page" : undefined}>Circuits</a>
         </nav>
         <span class="faint small model">{data?.index.model}</span>
       </header>
