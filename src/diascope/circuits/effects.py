@@ -67,12 +67,14 @@ def added(
 ) -> dict[int, Tensor]:
     """{layer: [groups, T, d]}: what multiplying each group of latents (ids [k]) by its factor adds to what MLPs write."""
     T, d = frozen.residuals.shape[1:]
+    ids = torch.cat(list(groups))
+    owner = torch.repeat_interleave(torch.arange(len(groups)), torch.tensor([len(g) for g in groups]))
+    times = torch.tensor(factors, dtype=frozen.residuals.dtype)[owner] - 1
     found: dict[int, Tensor] = {}
-    for i, (ids, factor) in enumerate(zip(groups, factors, strict=True)):
-        for layer, rows in replacement.written(ids).items():
-            if layer not in found:
-                found[layer] = frozen.residuals.new_zeros(len(groups), T, d)
-            found[layer][i].index_add_(0, replacement.latents.position[ids], rows * (factor - 1))
+    for layer, rows in replacement.written(ids).items():
+        found[layer] = frozen.residuals.new_zeros(len(groups), T, d)
+        place = owner, replacement.latents.position[ids]
+        found[layer].index_put_(place, rows * times[:, None], accumulate=True)
     return found
 
 
