@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 TEXT = (
+    "Long before the railway came, the valley was known for its clocks, its bells and its bad roads. "
     "The city lies on a river, and in the old days the only bridge over it was made of wood. People came from the hills to sell "
     "wool, cheese and salt, and they stayed for three days before they went back. The capital of Italy is the city of"
 )

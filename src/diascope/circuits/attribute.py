@@ -23,7 +23,7 @@ from diascope.circuits.nodes import Nodes
 from diascope.circuits.replacement import Replacement
 from diascope.models.frozen import FrozenPass
 
-BYTES = 2**28  # of one chunk's covectors and their copies inside attention
+BYTES = 2**26  # of one chunk's covectors and their copies inside attention
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Sweep:
         """How many targets at up to `positions` positions may go together."""
         f = self.frozen
         inside = f.blocks[0].attention.out.shape[0]  # all heads' values side by side
-        each = 3 * positions * (f.residuals.shape[-1] + inside) + 3 * len(self.nodes)
+        each = 3 * positions * (f.residuals.shape[-1] + inside) + 6 * len(self.nodes)
         return max(1, BYTES // (each * f.residuals.element_size()))
 
     @torch.no_grad()

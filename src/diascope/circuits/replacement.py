@@ -26,7 +26,7 @@ from diascope.dictionaries.site_maps import Block as Share
 from diascope.dictionaries.site_maps import stretches
 from diascope.models.frozen import FrozenPass
 
-ROOMS = 2**26  # bytes of written vectors that are kept rather than gathered anew for every chunk
+ROOMS = 2**25  # bytes of written vectors that are kept rather than gathered anew for every chunk
 
 
 @dataclass(frozen=True)

@@ -156,7 +156,7 @@ def _logit_factor(config: Any) -> float:
 def _mean_row(U: Tensor) -> Tensor:
     """The mean of all rows [vocab, d], a part at a time: a half-precision matrix is not copied whole."""
     total = torch.zeros(U.shape[1], dtype=torch.float64)
-    for part in U.split(16_384):
+    for part in U.split(1024):
         total += part.double().sum(0)
     return total / len(U)
 

@@ -49,7 +49,7 @@ class TraceConfig:
     tolerance: float = 1e-4
     """Largest difference between a node's value and the sum of its edges, over the sum of |edges|; more is refused."""
     chunk: int = 0
-    """Targets swept together; 0: as many as 256 MB hold."""
+    """Targets swept together; 0: as many as 64 MB hold."""
 
 
 @dataclass

@@ -401,6 +401,9 @@ def _values(module: nn.Module, heads: int, d_head: int, like: Tensor) -> tuple[T
 
 def affine(module: nn.Module, d: int, like: Tensor) -> tuple[Tensor, Tensor]:
     """W [d, out] and b [out] of an affine module, whatever it keeps its weights in (adapters and quantisation included)."""
+    if type(module) is nn.Linear:  # the weights themselves, not a copy
+        W = module.weight.detach().t()
+        return W, like.new_zeros(W.shape[1]) if module.bias is None else module.bias.detach()
     bias = module(torch.zeros(1, d, dtype=like.dtype, device=like.device))[0]
     weight = module(torch.eye(d, dtype=like.dtype, device=like.device)) - bias
     return weight, bias
