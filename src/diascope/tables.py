@@ -308,7 +308,10 @@ def graph_tables(graph: Any, small: Any, *, most: int = 12) -> list[Any]:
     ):
         nodes.add_column(column, justify=justify, no_wrap=column != "node")  # type: ignore[arg-type]
     order = small.influence.argsort(descending=True).tolist()
-    for n in [n for n in order if int(small.kind[n]) != 6][:most]:
+    latents, others = (
+        [n for n in order if (int(small.kind[n]) == 1) == yes and int(small.kind[n]) != 6] for yes in (True, False)
+    )
+    for n in latents[:most] + others[: most // 3]:  # a table of latents, and where the rest comes from
         numbers = (float(c[n]) for c in (small.activation, small.predicted, small.measured))
         nodes.add_row(
             Text(f"{small.name(n)}  {small.label(n)}".rstrip()),
