@@ -291,6 +291,8 @@ def contrast_tables(found: Any, a: str, b: str, spelled: Mapping[int, str], top:
 
 def graph_tables(graph: Any, small: Any, *, most: int = 12) -> list[Any]:
     """An attribution graph (`circuits.Graph`): what it explains, its scores, and of the pruned one the nodes that carry most."""
+    from diascope.circuits.nodes import Kind  # here: other tables need no torch
+
     about = graph.about
     head = Table(box=None, pad_edge=False)
     head.add_column("explains", no_wrap=True)
@@ -309,7 +311,8 @@ def graph_tables(graph: Any, small: Any, *, most: int = 12) -> list[Any]:
         nodes.add_column(column, justify=justify, no_wrap=column != "node")  # type: ignore[arg-type]
     order = small.influence.argsort(descending=True).tolist()
     latents, others = (
-        [n for n in order if (int(small.kind[n]) == 1) == yes and int(small.kind[n]) != 6] for yes in (True, False)
+        [n for n in order if (int(small.kind[n]) == Kind.LATENT) == yes and int(small.kind[n]) != Kind.TARGET]
+        for yes in (True, False)
     )
     for n in latents[:most] + others[: most // 3]:  # a table of latents, and where the rest comes from
         numbers = (float(c[n]) for c in (small.activation, small.predicted, small.measured))

@@ -6,7 +6,7 @@ import threading
 
 import numpy as np
 import pytest
-from bounded_cases import PLAN, RECIPE, bytes_of_six, text
+from bounded_cases import PLAN, RECIPE
 
 from diascope.activations import Batches, Layout, RowReader
 from diascope.activations.batches import opened_by, windows
@@ -17,21 +17,6 @@ from diascope.recipes.recipe import RunRecipe
 from diascope.recipes.verify import artefacts, check_files
 from diascope.training import train_group
 from diascope.training.member import Member
-
-
-@pytest.fixture(scope="module")
-def model():
-    return toy_model()
-
-
-@pytest.fixture(scope="module")
-def sequences(model):
-    return text(model)
-
-
-@pytest.fixture(scope="module")
-def bound(model, sequences):
-    return bytes_of_six(model, sequences)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from bounded_cases import PLAN, RECIPE, bytes_of_six, text
+from bounded_cases import PLAN, RECIPE
 
 from diascope.activations import RowReader
 from diascope.activations.reader import row_bytes
@@ -18,21 +18,6 @@ from diascope.training import train_group
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "durability"))
 import kills
-
-
-@pytest.fixture(scope="module")
-def model():
-    return toy_model()
-
-
-@pytest.fixture(scope="module")
-def sequences(model):
-    return text(model)
-
-
-@pytest.fixture(scope="module")
-def bound(model, sequences):
-    return bytes_of_six(model, sequences)
 
 
 @pytest.fixture(scope="module")
