@@ -42,7 +42,8 @@ def dictionary(args: argparse.Namespace, latents: int) -> tuple[Dictionary, torc
 
 
 def cases(d: Dictionary, x: torch.Tensor, memory: float) -> dict[str, Callable[[], object]]:
-    W, step = d.encoders[0], rows_together(d.d_sae)
+    W = d.encoders[0]
+    step = rows_together(d.d_sae, W.device)
     room = torch.empty(step, d.d_sae)
 
     def product() -> None:

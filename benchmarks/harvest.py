@@ -34,9 +34,11 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=8_192, help="tokens a round (default: 8192)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds that count (default: 5)")
     parser.add_argument("--dtype", default="auto", help="precision of the model (default: auto, what a run takes)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     parser.add_argument("--json", action="store_true", help="print one line of JSON instead of the table")
     args = parser.parse_args()
-    model = load_model(args.model, dtype=args.dtype)
+    model = load_model(args.model, dtype=args.dtype, device=args.device)
+    finished = torch.cuda.synchronize if model.device.type == "cuda" else lambda: None
     sequences = pack(model, open_corpus("wikipedia-sample").documents, context=512, max_tokens=args.tokens)
     layers = model.n_layers
     chosen = {"1 site": [layers - 1], "8 sites": np.linspace(0, layers - 1, 8).astype(int).tolist(), "all": list(range(layers))}
@@ -56,6 +58,7 @@ def main() -> None:
                 began = time.perf_counter()
                 if name == "trunk":
                     trunk()
+                    finished()
                 else:
                     harvest(model, sequences, plans[name], Path(folder) / "spool")
                 if i:

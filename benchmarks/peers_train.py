@@ -1,11 +1,13 @@
 """Train one peer library's SAE, as released, on rows in a file. Runs in an environment of its own; called by peers.py.
 
-    python peers_train.py JOB.json
+    python peers_train.py JOB.json...
 
 JOB.json: library, kind, train, calibration and eval (.npy of rows [n, d]), latents, k, lr, seed, batch, steps, out, and for
-kinds with a sparsity penalty (relu, gated, jumprelu) its coefficient. Needs
+kinds with a sparsity penalty (relu, gated, jumprelu) its coefficient; device (default: cpu); and `save`, a second .npz for the
+weights of a dictionary whose latents are relu(x W_enc + b_enc). Needs
 sae-lens==6.54.12, eai-sparsify==1.3.3 and, with --no-deps, dictionary-learning==0.1.0. Written to `out` (.npz): squared error of
-every evaluation row, raw and with each dimension divided by its deviation, for the evaluation and the calibration rows; L0.
+every evaluation row, raw and with each dimension divided by its deviation, for the evaluation and the calibration rows; L0; seconds of
+training.
 
 Each library's own trainer does the training, with its own normalisation, auxiliary loss and schedules (warm-up over the first 5 %
 of the steps, decay over the last 30 %, where it has them). A latent counts as dead after a quarter of the run, in every library:
@@ -20,6 +22,7 @@ import itertools
 import json
 import sys
 import tempfile
+import time
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,13 +49,12 @@ class Batches:
     def __iter__(self) -> Iterator[Tensor]:
         for order in self.order:
             for index in order:
-                yield self.rows[index].clone()
+                yield self.rows[index.to(self.rows.device)].clone()
 
 
 def plain(pre: Tensor) -> tuple[Tensor, Tensor]:
     """Latents without thresholds of their own."""
-    f = torch.relu(pre)
-    return f, f
+    return pre, torch.relu(pre)
 
 
 def sae_lens(rows: Tensor, job: dict) -> Trained:
@@ -78,17 +80,21 @@ def sae_lens(rows: Tensor, job: dict) -> Trained:
     }[job["kind"]]
     torch.manual_seed(job["seed"])
     config = getattr(module, f"{name}TrainingSAEConfig")(
-        d_in=rows.shape[1], d_sae=job["latents"], normalize_activations="expected_average_only_in", device="cpu",
+        d_in=rows.shape[1], d_sae=job["latents"], normalize_activations="expected_average_only_in", device=job["device"],
         dtype="float32", **extra,
     )  # fmt: skip
     sae = getattr(module, f"{name}TrainingSAE")(config)
     trainer = SAETrainerConfig(
         total_training_samples=job["steps"] * job["batch"], train_batch_size_samples=job["batch"], lr=job["lr"],
-        lr_scheduler_name="constant", lr_end=job["lr"] / 10, lr_warm_up_steps=job["steps"] // 20, lr_decay_steps=int(0.3 * job["steps"]), device="cpu",
-        logger=LoggingConfig(log_to_wandb=False), dead_feature_window=job["steps"] // 4, n_batches_for_norm_estimate=20,
+        lr_scheduler_name="constant", lr_end=job["lr"] / 10, lr_warm_up_steps=job["steps"] // 20, lr_decay_steps=int(0.3 * job["steps"]), device=job["device"],
+        autocast=job.get("autocast", False), logger=LoggingConfig(log_to_wandb=False), dead_feature_window=job["steps"] // 4, n_batches_for_norm_estimate=20,
     )  # fmt: skip
     sae = SAETrainer(trainer, sae, iter(Batches(rows, job))).fit()
-    length = sae.W_dec.norm(dim=1) if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False) else torch.ones(job["latents"])
+    length = (
+        sae.W_dec.norm(dim=1)
+        if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False)
+        else torch.ones(job["latents"], device=job["device"])
+    )
 
     def acts(x: Tensor) -> tuple[Tensor, Tensor]:  # where rows are rescaled, latents are compared after the row's length
         product = (x - sae.b_dec * sae.cfg.apply_b_dec_to_input) @ sae.W_enc
@@ -127,7 +133,7 @@ def dictionary_learning(rows: Tensor, job: dict) -> Trained:
     config = {
         "trainer": trainer, "steps": job["steps"], "activation_dim": rows.shape[1], "dict_size": job["latents"], **extra,
         "layer": 0, "lm_name": "x", "lr": job["lr"], "warmup_steps": job["steps"] // 20, "decay_start": int(0.7 * job["steps"]),
-        "seed": job["seed"], "device": "cpu",
+        "seed": job["seed"], "device": job["device"],
     }  # fmt: skip
     torch.manual_seed(job["seed"])
 
@@ -138,7 +144,15 @@ def dictionary_learning(rows: Tensor, job: dict) -> Trained:
 
     config["trainer"] = made
     with tempfile.TemporaryDirectory() as folder:
-        trainSAE(Batches(rows, job), [config], job["steps"], save_dir=folder, normalize_activations=True, device="cpu")
+        trainSAE(
+            Batches(rows, job),
+            [config],
+            job["steps"],
+            save_dir=folder,
+            normalize_activations=True,
+            device=job["device"],
+            autocast_dtype=getattr(torch, job.get("autocast_dtype", "float32")),
+        )
         found = ae.from_pretrained(str(Path(folder) / "trainer_0" / "ae.pt"))
 
     def acts(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -163,7 +177,7 @@ class Lookup(nn.Module):
     def __init__(self, rows: Tensor) -> None:
         super().__init__()
         self.rows = nn.Embedding.from_pretrained(rows)
-        self.device, self.config, self.dummy_inputs = torch.device("cpu"), None, {"x": torch.zeros(1, 1, dtype=torch.int64)}
+        self.device, self.config, self.dummy_inputs = rows.device, None, {"x": torch.zeros(1, 1, dtype=torch.int64)}
 
     @property
     def base_model(self) -> nn.Module:
@@ -194,15 +208,14 @@ def sparsify(rows: Tensor, job: dict) -> Trained:
     return lambda x: plain(coder.encoder(x - coder.b_dec)), lambda f: f @ coder.W_dec + coder.b_dec
 
 
-@torch.no_grad()
 def judged(trained: Trained, job: dict, calibration: Tensor, x: Tensor) -> dict[str, np.ndarray]:
     acts, decode = trained
-    own = {}
+    own, bar = {}, torch.zeros(())
     if job["kind"].startswith("topk"):
 
         def chosen(x: Tensor) -> Tensor:
             top = acts(x)[1].topk(job["k"], dim=1)
-            return torch.zeros(len(x), job["latents"]).scatter(1, top.indices, top.values)
+            return torch.zeros(len(x), job["latents"], device=x.device).scatter(1, top.indices, top.values)
     else:
         near = torch.cat([margin[value > 0] for margin, value in map(acts, calibration.split(1024))])
         own = {"own_l0": np.array(float((near > 0).sum() / len(calibration)))}
@@ -212,20 +225,34 @@ def judged(trained: Trained, job: dict, calibration: Tensor, x: Tensor) -> dict[
             margin, value = acts(x)
             return value * (margin >= bar)
 
+    if "save" in job:
+        eye, none = torch.eye(x.shape[1], device=x.device), torch.zeros(1, x.shape[1], device=x.device)
+        bias, codes = acts(none)[0], torch.eye(job["latents"], device=x.device).split(1024)
+        b_dec = decode(torch.zeros(1, job["latents"], device=x.device))
+        W_dec = torch.cat([decode(part) for part in codes]) - b_dec
+        weights = {"W_enc": acts(eye)[0] - bias, "b_enc": bias[0], "W_dec": W_dec, "b_dec": b_dec[0], "threshold": bar}
+        np.savez(job["save"], **{name: w.cpu().numpy() for name, w in weights.items()})
     deviation, out = x.std(0), dict(own)
     for name, rows in (("eval", x), ("calibration", calibration)):
         parts = [chosen(part) for part in rows.split(1024)]
         error = torch.cat([part - decode(f) for part, f in zip(rows.split(1024), parts)]).double()
-        out |= {name: error.square().sum(1).numpy(), f"{name}_standardised": (error / deviation).square().sum(1).numpy()}
-        out[f"{name}_l0"] = np.array(float(torch.cat([(f > 0).sum(1) for f in parts]).double().mean()))
-    return out
+        out |= {name: error.square().sum(1), f"{name}_standardised": (error / deviation).square().sum(1)}
+        out[f"{name}_l0"] = torch.cat([(f > 0).sum(1) for f in parts]).double().mean()
+    return {name: v.cpu().numpy() if isinstance(v, Tensor) else v for name, v in out.items()}
 
 
 def main() -> None:
-    job = json.loads(Path(sys.argv[1]).read_text())
-    rows, calibration, x = (torch.from_numpy(np.load(job[k])) for k in ("train", "calibration", "eval"))
     libraries = {"sae_lens": sae_lens, "dictionary_learning": dictionary_learning, "sparsify": sparsify}
-    np.savez(job["out"], **judged(libraries[job["library"]](rows, job), job, calibration, x))  # type: ignore[arg-type]
+    for path in sys.argv[1:]:
+        job = {"device": "cpu"} | json.loads(Path(path).read_text())
+        rows, calibration, x = (torch.from_numpy(np.load(job[k])).to(job["device"]) for k in ("train", "calibration", "eval"))
+        began = time.perf_counter()
+        trained = libraries[job["library"]](rows, job)
+        if rows.is_cuda:
+            torch.cuda.synchronize()
+        seconds = np.array(time.perf_counter() - began)
+        with torch.no_grad():
+            np.savez(job["out"], **judged(trained, job, calibration, x), seconds=seconds)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

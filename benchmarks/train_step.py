@@ -57,7 +57,8 @@ def our_cases(args: argparse.Namespace) -> dict[str, tuple[MemberRecipe, str]]:
         "transcoder": replace(base, sites_in=INTO[0], sites_out=INTO[1]),
         "skip-transcoder": replace(base, sites_in=INTO[0], sites_out=INTO[1], skip=True, skip_start="zeros"),
     }
-    return {f"{name} {p}": (m, p) for name, m in kinds.items() for p in ("float32", "bfloat16")}
+    cases = {f"{name} {p}": (m, p) for name, m in kinds.items() for p in ("float32", "bfloat16")}
+    return {name: case for name, case in cases.items() if not args.only or name in args.only}
 
 
 def our_step(recipe: MemberRecipe, product: str, data: list[Tensor], args: argparse.Namespace) -> Callable[[int], float]:
@@ -65,7 +66,9 @@ def our_step(recipe: MemberRecipe, product: str, data: list[Tensor], args: argpa
     run = TrainingRecipe((recipe,), batch=args.batch, lr=1e-5, lr_warmup=0, l0_warmup=0, beta2=0.999, dead_after=2**60,
                          decoder_start="he", product=product)  # fmt: skip
     member, one = Member(recipe, run, (args.d,), (args.d,), 0), torch.ones(args.d)
-    member.start(one, one, torch.zeros(args.d), data[0], data[0], [])
+    first = data[0].cpu()
+    member.start(one, one, torch.zeros(args.d), first, first, [])
+    member.to(args.device)
     if isinstance(recipe.activation, JumpReLU):
         member.params["theta"].fill_(0.1)
         member.rule.calibrate(member.pre_acts(data[0][:1024]))
@@ -79,8 +82,8 @@ def our_step(recipe: MemberRecipe, product: str, data: list[Tensor], args: argpa
 
 def product(dtype: torch.dtype, data: list[Tensor], args: argparse.Namespace) -> Callable[[int], float]:
     """The encoder product alone, into memory that is there already; in bfloat16 with the cast of rows and weights."""
-    E = torch.randn(args.latents, args.d, generator=torch.Generator().manual_seed(1))
-    out = torch.empty(args.batch, args.latents, dtype=dtype)
+    E = torch.randn(args.latents, args.d, generator=torch.Generator().manual_seed(1)).to(args.device)
+    out = torch.empty(args.batch, args.latents, dtype=dtype, device=args.device)
 
     def step(i: int) -> float:
         torch.mm(data[i % len(data)].to(dtype), E.to(dtype).t(), out=out)
@@ -94,7 +97,10 @@ class Peers:
 
     def __init__(self, python: str, args: argparse.Namespace) -> None:
         script = Path(__file__).with_name("train_step_peers.py")
-        shape = [str(v) for v in (args.batch, args.d, args.latents, args.l0, torch.get_num_threads())]
+        shape = [
+            str(v)
+            for v in (args.batch, args.d, args.latents, args.l0, torch.get_num_threads(), args.turn, args.device, *args.peers)
+        ]
         self.process = subprocess.Popen([python, str(script), *shape], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.names = json.loads(self._line())
 
@@ -113,7 +119,8 @@ class Peers:
 
 def measure(args: argparse.Namespace, bars: Bars) -> tuple[dict[str, list[float]], dict[str, float]]:
     """Seconds of every case in every round, and L0 of ours."""
-    data = [rows(args, seed) for seed in range(3)]
+    data = [rows(args, seed).to(args.device) for seed in range(3)]
+    finished = torch.cuda.synchronize if args.device.startswith("cuda") else lambda: None
     cases = {f"product {n}": product(getattr(torch, n), data, args) for n in ("float32", "bfloat16")}
     cases |= {name: our_step(m, p, data, args) for name, (m, p) in our_cases(args).items()}
     peers = Peers(args.python, args) if args.python else None
@@ -127,8 +134,10 @@ def measure(args: argparse.Namespace, bars: Bars) -> tuple[dict[str, list[float]
                 continue  # they take ten times as long as ours; the product beside them is timed in the same round
             if name in cases:
                 began = time.perf_counter()
-                l0[name] = cases[name](i)
-                took = time.perf_counter() - began
+                for n in range(args.turn):
+                    l0[name] = cases[name](i * args.turn + n)
+                finished()
+                took = (time.perf_counter() - began) / args.turn
             else:
                 assert peers
                 took = peers.seconds(name)
@@ -138,18 +147,22 @@ def measure(args: argparse.Namespace, bars: Bars) -> tuple[dict[str, list[float]
     return seconds, l0
 
 
-def report(seconds: dict[str, list[float]]) -> dict[str, Any]:
+def report(seconds: dict[str, list[float]], args: argparse.Namespace) -> dict[str, Any]:
     ms = {name: 1e3 * float(np.median(s)) for name, s in seconds.items() if s}
 
-    def ratio(a: str, b: str) -> float:
+    def ratio(a: str, b: str) -> float | None:
+        if a not in seconds:
+            return None
         return float(np.median([x / y for x, y in zip(seconds[a], seconds[b], strict=True)]))
 
     def speedup(peer: str, ours: str) -> float | None:
         theirs = [v for n, v in ms.items() if n.startswith(peer)]
-        return min(theirs) / min(ms[f"{ours} float32"], ms[f"{ours} bfloat16"]) if theirs else None
+        own = [ms[f"{ours} {p}"] for p in ("float32", "bfloat16") if f"{ours} {p}" in ms]
+        return min(theirs) / min(own) if theirs and own else None
 
     worst = {
-        p: max(ratio(f"{a} {p}", f"product {p}") for a in ("BatchTopK", "TopK", "JumpReLU")) for p in ("float32", "bfloat16")
+        p: max((r for a in ("BatchTopK", "TopK", "JumpReLU") if (r := ratio(f"{a} {p}", f"product {p}"))), default=None)
+        for p in ("float32", "bfloat16")
     }
     return {
         "ratio_fp32": worst["float32"],
@@ -162,6 +175,7 @@ def report(seconds: dict[str, list[float]]) -> dict[str, Any]:
         "speedup_saelens_jumprelu": speedup("sae_lens-jumprelu", "JumpReLU"),
         "speedup_sparsify": speedup("sparsify-topk", "TopK"),
         "ms": ms,
+        "tflops": {p: 2e-9 * args.batch * args.d * args.latents / ms[f"product {p}"] for p in ("float32", "bfloat16")},
     }
 
 
@@ -175,21 +189,30 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9, help="rounds that count (default: 9)")
     parser.add_argument("--warm-up", type=int, default=3, help="rounds before (default: 3)")
     parser.add_argument("--peers-every", type=int, default=4, help="rounds between two steps of each peer (default: 4)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    parser.add_argument("--peers", nargs="*", default=[], help="only these peers, or all whose name begins so, such as sparsify (default: all)")
+    parser.add_argument(
+        "--turn",
+        type=int,
+        default=1,
+        help="steps of each case in a round, 10 on a GPU, where a wait costs as much as a step (default: 1)",
+    )
+    parser.add_argument("--only", nargs="*", default=[], help="only these of ours, such as 'BatchTopK bfloat16' (default: all)")
     parser.add_argument("--json", action="store_true", help="print one line of JSON instead of the table")
     args, out = parser.parse_args(), Console(width=110, stderr=True)
     with Bars(out) as bars:
         seconds, l0 = measure(args, bars)
-    found = report(seconds)
+    found = report(seconds, args)
     if args.json:
         print(json.dumps(found))
         return
     table = Table("step", "ms", "over its product", "L0")
     for name, ms in found["ms"].items():
         base = found["ms"]["product bfloat16" if "bf" in name else "product float32"]
-        table.add_row(name, f"{ms:.0f}", f"{ms / base:.2f}", f"{l0[name]:.1f}" if l0.get(name) else "")
+        table.add_row(name, f"{ms:.2f}", f"{ms / base:.2f}", f"{l0[name]:.1f}" if l0.get(name) else "")
     Console(width=110).print(table)
     for name, value in found.items():
-        if name != "ms":
+        if name not in ("ms", "tflops"):
             Console().print(f"{name}: {'not shown' if value is None else f'{value:.2f}'}")
 
 

@@ -1,6 +1,6 @@
 """Steps of peer libraries as released, for train_step.py: a name a line in, the seconds of one step a line out.
 
-    python train_step_peers.py BATCH D LATENTS L0 THREADS
+    python train_step_peers.py BATCH D LATENTS L0 THREADS TURN DEVICE [NAME...]
 
 Needs sae-lens==6.54.12 and eai-sparsify==1.3.3. SAELens' step is its trainer's own (forward, backward, gradient clipping, Adam, counts of
 what fired), in fp32 and under its autocast option; sparsify's is its coder's forward and backward with Adam and its own removal
@@ -16,6 +16,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ Step = Callable[[Tensor], object]
 KINDS = ("batchtopk", "matryoshka", "jumprelu")
 
 
-def sae_lens(kind: str, autocast: bool, compiled: bool, d: int, latents: int, l0: int, batch: int) -> Step:
+def sae_lens(kind: str, autocast: bool, compiled: bool, d: int, latents: int, l0: int, batch: int, device: str) -> Step:
     from sae_lens.config import LoggingConfig, SAETrainerConfig
     from sae_lens.saes import batchtopk_sae, jumprelu_sae, matryoshka_batchtopk_sae
     from sae_lens.training.sae_trainer import SAETrainer
@@ -38,12 +39,12 @@ def sae_lens(kind: str, autocast: bool, compiled: bool, d: int, latents: int, l0
         ),
         "jumprelu": (jumprelu_sae, "JumpReLU", {}),
     }[kind]
-    config = getattr(module, f"{name}TrainingSAEConfig")(d_in=d, d_sae=latents, device="cpu", dtype="float32", **extra)
+    config = getattr(module, f"{name}TrainingSAEConfig")(d_in=d, d_sae=latents, device=device, dtype="float32", **extra)
     sae = getattr(module, f"{name}TrainingSAE")(config)
     trainer = SAETrainer(
         SAETrainerConfig(
             total_training_samples=10**9, train_batch_size_samples=batch, lr=1e-5, lr_end=1e-6, lr_scheduler_name="constant",
-            lr_warm_up_steps=0, lr_decay_steps=0, device="cpu", autocast=autocast, logger=LoggingConfig(log_to_wandb=False),
+            lr_warm_up_steps=0, lr_decay_steps=0, device=device, autocast=autocast, logger=LoggingConfig(log_to_wandb=False),
             dead_feature_window=10**9, n_batches_for_norm_estimate=1,
         ),
         sae,
@@ -54,16 +55,16 @@ def sae_lens(kind: str, autocast: bool, compiled: bool, d: int, latents: int, l0
     return lambda x: trainer._train_step(sae=sae, sae_in=x)
 
 
-def sparsify(autocast: bool, compiled: bool, d: int, latents: int, l0: int) -> Step:
+def sparsify(autocast: bool, compiled: bool, d: int, latents: int, l0: int, device: str) -> Step:
     from sparsify.config import SparseCoderConfig
     from sparsify.sparse_coder import SparseCoder
 
-    coder = SparseCoder(d, SparseCoderConfig(num_latents=latents, k=l0), device="cpu", dtype=torch.float32)
+    coder = SparseCoder(d, SparseCoderConfig(num_latents=latents, k=l0), device=device, dtype=torch.float32)
     adam = torch.optim.Adam(coder.parameters(), lr=1e-5)
     forward = torch.compile(coder) if compiled else coder
 
     def step(x: Tensor) -> None:
-        with torch.autocast("cpu", torch.bfloat16) if autocast else contextlib.nullcontext():
+        with torch.autocast(device, torch.bfloat16) if autocast else contextlib.nullcontext():
             loss = forward(x).fvu
         loss.backward()
         coder.remove_gradient_parallel_to_decoder_directions()
@@ -75,18 +76,26 @@ def sparsify(autocast: bool, compiled: bool, d: int, latents: int, l0: int) -> S
 
 
 def main() -> None:
-    batch, d, latents, l0, threads = map(int, sys.argv[1:])
+    batch, d, latents, l0, threads, turn = map(int, sys.argv[1:7])
+    device, only = sys.argv[7], tuple(sys.argv[8:]) or ("",)
+    finished = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     out, sys.stdout = sys.stdout, sys.stderr  # what libraries print stays out of the answers
     steps: dict[str, Step] = {}
-    x = torch.randn(batch, d) * torch.linspace(1, 5, d) ** -1
+    x = (torch.randn(batch, d) * torch.linspace(1, 5, d) ** -1).to(device)
     for autocast, compiled in itertools.product((False, True), (False, True)):
         mode = ("bf16" if autocast else "fp32") + (" compiled" if compiled else "")
-        made = {f"sae_lens-{kind} {mode}": sae_lens(kind, autocast, compiled, d, latents, l0, batch) for kind in KINDS}
-        made[f"sparsify-topk {mode}"] = sparsify(autocast, compiled, d, latents, l0)
-        for name, step in made.items():
+        made = {
+            f"sae_lens-{kind} {mode}": partial(sae_lens, kind, autocast, compiled, d, latents, l0, batch, device)
+            for kind in KINDS
+        }
+        made[f"sparsify-topk {mode}"] = partial(sparsify, autocast, compiled, d, latents, l0, device)
+        for name, make in made.items():
+            if name not in only and not name.startswith(tuple(o for o in only if " " not in o)):
+                continue
             try:
+                step = make()
                 step(x.clone())  # compiles, where it is to be compiled
             except Exception as error:
                 print(f"{name} is left out: {type(error).__name__}: {str(error).splitlines()[0][:200]}", file=sys.stderr)
@@ -94,9 +103,12 @@ def main() -> None:
             steps[name] = step
     print(json.dumps(list(steps)), file=out, flush=True)
     for line in sys.stdin:
+        finished()
         began = time.perf_counter()
-        steps[line.strip()](x.clone())
-        print(time.perf_counter() - began, file=out, flush=True)
+        for _ in range(turn):
+            steps[line.strip()](x.clone())
+        finished()
+        print((time.perf_counter() - began) / turn, file=out, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,27 +1,61 @@
 """The compiled kernels against plain torch: the same entries, the same sums up to rounding, the same bits every time.
 
-Those for GPUs run in Triton's interpreter.
+Those for GPUs run in Triton's interpreter, or on a GPU where there is one.
 """
 
+# ruff: noqa: E402
 import os
 import sys
 
-os.environ["TRITON_INTERPRET"] = "1"  # before the first kernel is defined
-
 import pytest
 import torch
+
+GPU = torch.cuda.is_available()
+if not GPU:
+    os.environ["TRITON_INTERPRET"] = "1"  # before the first kernel is defined
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diascope import kernels
 from diascope.kernels import AdamStep, cpu, reference
+from diascope.kernels.latents import Columns
 
 try:
     from diascope.kernels import gpu
 except ImportError:  # Triton is made for Linux
     assert sys.platform != "linux"
     gpu = None
-COMPILED = [pytest.param(k, id=n) for n, k in (("cpu", cpu), ("gpu", gpu)) if k]
+
+
+class OnCard:
+    """The kernels for GPUs, called with a processor's tensors; what they write over is written over here too."""
+
+    def __getattr__(self, name):
+        def call(*given, **options):
+            there = [moved(g, "cuda") for g in given]
+            found = getattr(gpu, name)(*there, **options)
+            for here, sent in zip(given, there, strict=True):
+                if isinstance(here, torch.Tensor):
+                    here.copy_(sent)
+            several = isinstance(found, tuple) and not isinstance(found, Columns)
+            return tuple(moved(f, "cpu") for f in found) if several else moved(found, "cpu")
+
+        return call
+
+
+def moved(thing, device):
+    if isinstance(thing, kernels.SparseLatents):
+        parts = (getattr(thing, n).to(device) for n in ("start", "index", "value"))
+        return kernels.SparseLatents(*parts, thing.d_sae, thing.shape)
+    if isinstance(thing, Columns):
+        return Columns(*(t.to(device) for t in thing))
+    if isinstance(thing, list):
+        return [(kernels.Product(moved(p.latents, device), p.rows.to(device)), moved(c, device)) for p, c in thing]
+    return thing.to(device) if isinstance(thing, torch.Tensor) else thing
+
+
+COMPILED = [pytest.param(k, id=n) for n, k in (("cpu", cpu), ("gpu", OnCard() if GPU and gpu else gpu)) if k]
 compiled = pytest.mark.parametrize("kernel", COMPILED)
 
 
@@ -57,6 +91,21 @@ def test_a_row_unlike_the_one_before_still_gives_its_k_largest(kernel):
 
 
 @compiled
+@pytest.mark.parametrize("shape", [(5, 1500), (3, 4096), (2, 33)])
+def test_the_largest_of_many_more_are_found(kernel, shape):
+    """Where k is a small share of the width: peers in one group, rows that hold fewer, ties at the bar."""
+    pre = case(7, *shape)[0]
+    pre[0, :9] = 5.0 + torch.arange(9) % 3  # the largest lie side by side
+    pre[1] = pre[1].round()  # many equal
+    pre[-1, 3:] = -1.0
+    for k in (1, 4, 17):
+        top = pre.clamp_min(0).sort(dim=1, descending=True, stable=True)
+        expected = torch.zeros_like(pre).scatter(1, top.indices[:, :k], top.values[:, :k])  # of equal ones the first
+        assert torch.equal(kernel.largest(pre, k).dense(), expected)
+        assert same(kernel.strongest(reference.select_above(pre, 0.0), k), kernel.largest(pre, k))
+
+
+@compiled
 def test_of_equal_entries_the_first_are_taken(kernel):
     found = kernel.largest(torch.tensor([[1.0, 2, 2, 3, 2, 0, -1]]), 3)
     assert found.index.tolist() == [1, 2, 3]
@@ -83,7 +132,10 @@ def test_bfloat16_is_searched_as_what_it_says(kernel):
 def test_products_agree(kernel, bar, d):
     pre, W, G = case(1, d=d)
     f = reference.select_above(pre, bar)
-    for name, args in (("decode", (f, W)), ("latent_gradient", (f, G, W)), ("weight_gradient", (f, G))):
+    found, expected = kernel.columns(f), reference.columns(f)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    cases = {"decode": (f, W), "latent_gradient": (f, G, W), "weight_gradient": (f, G, expected), "column_sums": (f, expected)}
+    for name, args in cases.items():
         ours, other = getattr(kernel, name)(*args), getattr(reference, name)(*args)
         assert ours.shape == other.shape and torch.allclose(ours, other, rtol=1e-5, atol=1e-5), name
 
@@ -115,6 +167,30 @@ def test_ten_steps_of_adam_agree(kernel, unit_rows, beta1, clip):
         g = torch.randn(W.shape, generator=torch.Generator().manual_seed(step)) * 10 ** (step / 5 - 1)
         for module, (value, second, first) in zip((kernel, reference), state, strict=True):
             module.adam(value, g.clone(), second, first, AdamStep(0.01, beta1, 0.99, step, clip), unit_rows=unit_rows)
+    for ours, other in zip(*state, strict=True):
+        assert (ours is None and other is None) or torch.allclose(ours, other, rtol=1e-4, atol=1e-5 * float(other.abs().max()))
+
+
+@compiled
+@pytest.mark.parametrize("unit_rows", [True, False])
+@pytest.mark.parametrize("beta1", [0.0, 0.9])
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("d", [33, 300])
+def test_adam_needs_no_gradient_in_memory(kernel, unit_rows, beta1, count, d):
+    """Rows that nothing touches among them: their values stay, their second moments decay."""
+    _, W, _ = case(2, width=40, d=d)
+    W = torch.nn.functional.normalize(W, dim=1)
+    state = [[W.clone(), torch.zeros_like(W), torch.zeros_like(W) if beta1 else None] for _ in range(2)]
+    for step in range(6):
+        products = []
+        for i in range(count):
+            pre, _, G = case(10 * step + i, rows=150, width=40, d=d)
+            pre[:, step::4] = -1.0
+            pre[:, 7] = 2.0  # fires in every row
+            f = reference.select_above(pre, 1.5)
+            products.append((kernels.Product(f, G * 10 ** (step / 3 - 1)), reference.columns(f)))
+        for module, (value, second, first) in zip((kernel, reference), state, strict=True):
+            module.adam_of(value, products, second, first, AdamStep(0.01, beta1, 0.99, step), unit_rows=unit_rows)
     for ours, other in zip(*state, strict=True):
         assert (ours is None and other is None) or torch.allclose(ours, other, rtol=1e-4, atol=1e-5 * float(other.abs().max()))
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diascope.kernels import decode, latent_gradient, select_above, weight_gradient
@@ -15,6 +15,7 @@ def sample(seed, rows=7, width=12, bar=0.4):
     return pre, torch.where(pre > bar, pre, 0.0), select_above(pre, bar), W, G
 
 
+@settings(deadline=None)
 @given(st.integers(0, 50), st.sampled_from([0.4, 1.5, 99.0]))
 def test_products_equal_the_dense_ones(seed, bar):
     _pre, dense, f, W, G = sample(seed, bar=bar)

@@ -20,7 +20,7 @@ from diascope.dictionaries import (
 )
 from diascope.dictionaries.site_maps import stretches
 from diascope.training import Coefficient, Controller, FrequencyPenalty, MemberRecipe, QuadraticL0, TrainingRecipe
-from diascope.training.member import Member
+from diascope.training.member import Member, made
 
 RESID = ("L2.resid_post", "L5.resid_post", "L11.resid_post")
 IN, OUT = (tuple(f"L{layer}.{kind}" for layer in (2, 5, 11)) for kind in ("mlp_in", "mlp_out"))
@@ -57,7 +57,7 @@ def make(shape="sae", activation=None, *, skip=False, matryoshka=NESTED, sparsit
 
 def gradients(member, x, y, step=10):
     seen = {}
-    member._update = lambda grads, lr, step: seen.update({k: v.clone() for k, v in grads})
+    member._update = lambda grads, lr, step: seen.update({k: made(v).clone() for k, v in grads})
     member.step(x, y, step, 20)
     return seen
 

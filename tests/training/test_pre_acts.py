@@ -57,7 +57,7 @@ def test_a_few_rows_at_a_time_find_what_all_at_once_do(several, monkeypatch):
     which = [torch.arange(1, len(e), 3) for e in m.encoders]
     found = []
     for rows in (10**6, 50):
-        monkeypatch.setattr("diascope.training.pre_acts.rows_together", lambda width, rows=rows: rows)
+        monkeypatch.setattr("diascope.training.pre_acts.rows_together", lambda width, device, rows=rows: rows)
         pres = m._pres(x)
         pres.ask_aside(which, 5)
         found.append([pres.above(0.3), *pres.aside, pres.largest(7), pres.top(900)[0]])

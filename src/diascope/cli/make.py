@@ -31,6 +31,8 @@ class Demo:
     """Tokens of it for CE and KL; the unembedding costs more than the trunk."""
     workspace: Path = Path("workspace")
     """Folder for everything that is made; the same command goes on where it stopped."""
+    device: str = "auto"
+    """Where the model and training compute: cpu, cuda, cuda:N, or auto for the GPU where there is one (under torchrun: cpu)."""
     serve: bool = True
     """Serve the explorer at the end."""
     port: int = 7400
@@ -43,7 +45,7 @@ class Demo:
         if self.serve:
             bind(self.port).close()  # a port in use is said now, not at the end
         budget = {"epochs": self.epochs, "eval_tokens": self.eval_tokens, "ce_tokens": self.ce_tokens}
-        carry_out(demo(self.tokens, corpus=self.text, seed=self.seed, **budget), self.workspace)
+        carry_out(demo(self.tokens, corpus=self.text, seed=self.seed, **budget), self.workspace, device=self.device)
         if self.serve:
             explore(self.workspace, self.port, model=True)
 
@@ -74,6 +76,8 @@ class Train:
     """Share of documents held out, by the hash of their names."""
     workspace: Path = Path("workspace")
     """Folder for everything that is made; the same command goes on where it stopped."""
+    device: str = "auto"
+    """Where the model and training compute: cpu, cuda, cuda:N, or auto for the GPU where there is one (under torchrun: cpu)."""
     store: Literal["spool", "bounded", "live"] = "spool"
     """spool keeps rows on disk and reads them as often as wanted; bounded takes away what training has passed, while other processes
     with `--until harvest` go ahead of it; live has the model make rows while training asks for them."""
@@ -131,6 +135,7 @@ class Train:
             spool=self.spool,
             shard_model=self.shard_model,
             checkpoint_to=self.checkpoint_to,
+            device=self.device,
         )
 
 
@@ -166,6 +171,10 @@ class Suite:
     the rows of a batch (data)."""
     workspace: Path = Path("suite")
     """Folder for everything that is made; the same command goes on where it stopped."""
+    checkpoint_to: str = ""
+    """Where checkpoints are copied to as well: s3://BUCKET/PREFIX, or a folder; empty copies none."""
+    device: str = "auto"
+    """Where the model and training compute: cpu, cuda, cuda:N, or auto for the GPU where there is one (under torchrun: cpu)."""
 
     def run(self) -> None:
         from dataclasses import replace
@@ -179,7 +188,7 @@ class Suite:
         if 0 < self.per_layer < 32:
             raise ValueError(f"per-layer is {self.per_layer}: give 32 or more, or 0 to leave the CLTs and the crosscoder out")
         with Bars(out) as bars:
-            model = opened_model(self.model, "auto", bars.stage)
+            model = opened_model(self.model, "auto", bars.stage, "cpu" if self.axes else self.device)
         recipe = suite_cpu(
             self.model, model.n_layers, tokens=self.tokens, latents=self.latents, per_layer=self.per_layer, kinds=self.kinds
         )
@@ -187,7 +196,15 @@ class Suite:
             self.text != "wikipedia-sample"
         ):  # thresholds are then set on the text's own held-out documents, and it is judged on them
             recipe = replace(recipe, corpus=self.text, field=self.field, calibration="held-out", eval_corpus="held-out")
-        carry_out(recipe, self.workspace, many=True, model=model, axes=self.axes)
+        carry_out(
+            recipe,
+            self.workspace,
+            many=True,
+            model=model,
+            axes=self.axes,
+            checkpoint_to=self.checkpoint_to,
+            device=self.device,
+        )
 
 
 @dataclass

@@ -58,6 +58,7 @@ def carry_out(
     spool: str = "",
     shard_model: bool = False,
     checkpoint_to: str = "",
+    device: str = "cpu",
 ) -> None:
     """Run the stages up to `until` with their progress, and print what came out."""
     from diascope.distributed import joined
@@ -67,6 +68,7 @@ def carry_out(
     team = joined(axes)
     with Bars(out if team.first else Console(quiet=True)) as bars:
         places = {"spool": spool, "checkpoint_to": checkpoint_to}
+        places["device"] = "cpu" if device == "auto" and team.everyone.size > 1 else device
         run = Run(recipe, workspace, bars.stage, track, model=model, team=team, shard_model=shard_model, **places)  # type: ignore[arg-type]
         run.carry_out(until)
     if not team.first:

@@ -228,7 +228,7 @@ class Dictionary(nn.Module):
                 f"this dictionary reads vectors of width {self.config.d_in} at {', '.join(self.config.sites_in)}, got {got}"
             )
         rows = x.reshape(-1, x.shape[-1])
-        step = rows_together(max(b.n_latents for b in self.blocks))
+        step = rows_together(max(b.n_latents for b in self.blocks), rows.device)
         found = stacked([self._active(chunk) for chunk in rows.split(step)] or [self._active(rows)])
         return replace(found, shape=tuple(x.shape[:-1]))
 

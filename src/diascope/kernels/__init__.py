@@ -6,8 +6,10 @@ and, where Triton is, for GPUs (gpu.py). Everything else runs the reference. All
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
+from math import gcd
 from types import ModuleType
 from typing import Any
 
@@ -15,12 +17,12 @@ import torch
 from torch import Tensor
 
 from diascope.kernels import cpu, reference
-from diascope.kernels.latents import SparseLatents, merged, rows_together, stacked
+from diascope.kernels.latents import Columns, Product, SparseLatents, merged, rows_together, stacked
 from diascope.kernels.reference import AdamStep
 
 __all__ = [
-    "AdamStep", "SparseLatents", "adam", "decode", "largest", "latent_gradient", "merged", "prefix_errors", "rows_together",
-    "select_above", "stacked", "weight_gradient",
+    "AdamStep", "Product", "SparseLatents", "adam", "adam_of", "column_sums", "columns", "decode", "largest", "latent_gradient", "merged", "prefix_errors",
+    "rows_together", "select_above", "stacked", "strongest", "weight_gradient",
 ]  # fmt: skip
 
 
@@ -93,7 +95,24 @@ def latent_gradient(latents: SparseLatents, gradient: Tensor, weight: Tensor) ->
 
 def weight_gradient(latents: SparseLatents, gradient: Tensor) -> Tensor:
     """f^T G: [S, d] of latents [B, S] and gradient [B, d]."""
-    return _for(latents.value, gradient).weight_gradient(latents, gradient)  # type: ignore[no-any-return]
+    return _for(latents.value, gradient).weight_gradient(latents, gradient, columns(latents))  # type: ignore[no-any-return]
+
+
+def columns(latents: SparseLatents) -> Columns:
+    """The entries latent by latent; found once for all latents of the same places."""
+    if "columns" not in latents.places:
+        latents.places["columns"] = _for(latents.value).columns(latents)
+    return latents.places["columns"]  # type: ignore[no-any-return]
+
+
+def column_sums(latents: SparseLatents) -> Tensor:
+    """The sum of each latent's entries [S]: f^T 1."""
+    return _for(latents.value).column_sums(latents, columns(latents))  # type: ignore[no-any-return]
+
+
+def strongest(latents: SparseLatents, k: int) -> SparseLatents:
+    """Each row's k largest entries, of latents whose values are positive; of equal ones the first."""
+    return _for(latents.value).strongest(latents, k)  # type: ignore[no-any-return]
 
 
 def prefix_errors(written: Tensor, base: Tensor, target: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -108,9 +127,21 @@ def prefix_errors(written: Tensor, base: Tensor, target: Tensor, weights: Tensor
 def adam(
     value: Tensor, gradient: Tensor, second: Tensor, first: Tensor | None, step: AdamStep, *, unit_rows: bool = False
 ) -> None:
-    """One step of Adam on `value` [n, d] in place, with its moments (`first` is None for beta1 = 0); `gradient` is used up.
+    """One step of Adam on `value` [n, d] (or [n]) in place, with its moments (`first` is None for beta1 = 0); `gradient` is used up.
 
     With `unit_rows` the part of the gradient along each row is taken out first, and rows have length 1 afterwards.
     """
-    kernel = _for(value, gradient, second) if value.ndim == 2 else reference
-    kernel.adam(value, gradient, second, first, step, unit_rows=unit_rows)
+    if value.ndim == 1:
+        wide = gcd(len(value), 256)  # vectors are seen as rows
+        value, gradient, second = (t.view(-1, wide) for t in (value, gradient, second))
+        first = None if first is None else first.view(-1, wide)
+    _for(value, gradient, second).adam(value, gradient, second, first, step, unit_rows=unit_rows)
+
+
+def adam_of(
+    value: Tensor, products: Sequence[Product], second: Tensor, first: Tensor | None, step: AdamStep, *, unit_rows: bool = False
+) -> None:
+    """`adam` on `value` [S, d] with the sum of one or two products as its gradient, which is never in memory as a whole."""
+    tensors = (value, second, *(t for p in products for t in (p.latents.value, p.rows)))
+    found = [(p, columns(p.latents)) for p in products]
+    _for(*tensors).adam_of(value, found, second, first, step, unit_rows=unit_rows)

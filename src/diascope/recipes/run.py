@@ -30,6 +30,7 @@ from diascope import rng
 from diascope.activations import Batches, RowReader, Source, beside
 from diascope.activations.batches import opened_by
 from diascope.config import config_hash, to_data
+from diascope.device import chosen
 from diascope.dictionaries import Dictionary, load_dictionary, save_dictionary, weights_hash
 from diascope.dictionaries.artefact import write_card
 from diascope.dictionaries.formats import FORMATS
@@ -80,12 +81,14 @@ class Run:
         spool: str = "",
         shard_model: bool = False,
         checkpoint_to: str = "",
+        device: str = "cpu",
     ) -> None:
         """`model` is the recipe's, where it is open already; `spool` is where rows are stored (a folder, or s3://BUCKET/PREFIX), the
         workspace's own where it is empty; `checkpoint_to` is where checkpoints are copied to as well (storage/mirror.py). In a team
         (distributed.joined) all share harvest and training; the first does what comes after. With `shard_model` the model's weights are
-        spread over the team (models/sharded.py)."""
-        self.checkpoint_to = checkpoint_to
+        spread over the team (models/sharded.py). `device` is where the model and training compute (device.py); a team's training is on
+        processors."""
+        self.checkpoint_to, self.device = checkpoint_to, str(chosen(device))
         self.track, self.team, self.shard_model = track, team, shard_model and team.everyone.size > 1
         if self.shard_model and recipe.store != "spool":
             raise ValueError(
@@ -116,9 +119,11 @@ class Run:
     def model(self) -> Model:
         if self._model is None:
             r = self.recipe
-            self._model = opened_model(r.model, r.dtype, self.stage)
+            self._model = opened_model(r.model, r.dtype, self.stage, self.device)
             if r.companions:
-                self._model = self._model.beside({n: opened_model(m, r.dtype, self.stage) for n, m in r.companions})
+                self._model = self._model.beside(
+                    {n: opened_model(m, r.dtype, self.stage, self.device) for n, m in r.companions}
+                )
         if self.shard_model and self._model.together.size == 1:
             self._model = sharded(self._model, self.team.everyone)
         return self._model
@@ -278,6 +283,7 @@ class Run:
                     progress=progress,
                     team=self.team,
                     checkpoint_to=self.checkpoint_to,
+                    device=self.device if self.team.everyone.size == 1 else "cpu",
                 )
             return self._saved(trained)
 
@@ -398,10 +404,10 @@ class Run:
         }
 
 
-def opened_model(name: str, dtype: str, stage: Stage) -> Model:
+def opened_model(name: str, dtype: str, stage: Stage, device: str = "cpu") -> Model:
     """`load_model` with a progress line."""
     say = stage("model", "")
-    model = load_model(name, dtype=dtype, progress=lambda line: say(0, 0, line))
+    model = load_model(name, dtype=dtype, device=device, progress=lambda line: say(0, 0, line))
     say(1, 1, f"{model.name}, {str(model.dtype).removeprefix('torch.')}")
     return model
 

@@ -19,6 +19,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ from torch import Tensor
 from diascope import rng
 from diascope.activations import Batches, Source, beside, certificate
 from diascope.config import canonical, config_hash, to_data
+from diascope.device import chosen
 from diascope.dictionaries import Dictionary, weights_hash
 from diascope.distributed import ALONE, Team
 from diascope.numerics import Moments
@@ -74,11 +76,15 @@ class Group:
         model: str,
         team: Team = ALONE,
         checkpoint_to: str | Path = "",
+        device: str = "cpu",
     ) -> None:
+        self.device = self._usable(device, team)
         self.observe: Callable[[dict[str, Any]], None] = lambda line: None
         self.recipe, self.reader, self.folder, self.model, self.team = recipe, reader, Path(folder), model, team
         keep, self.outliers = rows_in_use(recipe, reader)
         self.batches = Batches(reader.layout, recipe.batch, recipe.epochs, recipe.seed, window=reader.window, keep=keep)
+        self._reading: ThreadPoolExecutor | None = None
+        self._ahead: Future[dict[Site, Tensor]] | None = None  # the next batch's rows, on their way to a GPU
         self.window = self.opened = -1  # of the stream: the one that training is in, and the last one that it has asked for
         self.first = self.batches.first()  # weights start on these, so that rows made on demand serve as well as stored ones
         self.step = 0
@@ -87,8 +93,8 @@ class Group:
         if self.batches.batch % team.data.size:
             raise ValueError(f"a batch of {self.batches.batch} rows cannot be shared evenly by {team.data.size} processes")
         mine = dealt(recipe, team.dict.size)[team.dict.rank]
-        chosen = [(i, m) for i, m in enumerate(recipe.members) if m.name in mine]
-        starts = {m.name: weights_hash(opened(m)) for _, m in chosen if m.start and not m.starts_from}
+        here = [(i, m) for i, m in enumerate(recipe.members) if m.name in mine]
+        starts = {m.name: weights_hash(opened(m)) for _, m in here if m.start and not m.starts_from}
         starts = {name: found for part in team.dict.objects(starts) for name, found in part.items()}
         identity = {"recipe": canonical(recipe), "rows": len(reader), "spool": config_hash(reader.manifest)}
         identity["window"] = min(reader.window, len(reader))
@@ -98,12 +104,21 @@ class Group:
         self.mirror = Mirror(checkpoint_to, self.identity) if checkpoint_to and team.first else None
         saved = self._open()
         self._come()
-        self.members = [self._restored(i, m) if saved else self._member(i, m) for i, m in chosen]
+        self.members = [(self._restored(i, m) if saved else self._member(i, m)).to(self.device) for i, m in here]
         if self.window > 0 and any(m.starts_from and self._turns(m)[0] >= self.step for m in recipe.members):
             reader.open_window(0, everyone=team.everyone)
         late = [m for m in self.members if m.recipe.starts_from and self._span(m)[0] >= self.step]
         # from the first window, which may be gone when their turn comes
         self.rows_for_late = {s: self._sample((s,), START) for s in {s for m in late for s in self._needed(m.recipe)}}
+
+    @staticmethod
+    def _usable(device: str, team: Team) -> torch.device:
+        found = chosen(device)
+        if found.type != "cpu" and team.everyone.size > 1:
+            if device != "auto":
+                raise ValueError(f"several processes train on processors: leave --device {device} out, or start one process")
+            return torch.device("cpu")
+        return found
 
     def _restored(self, index: int, recipe: MemberRecipe) -> Member:
         """The member, or this process's share of it, from the checkpoint."""
@@ -156,7 +171,7 @@ class Group:
     def _whole(self, mine: Member) -> Member:
         """The member of which this process has a share, put together from everybody's; a copy where it is alone."""
         if self.team.member.size == 1:
-            return copy.deepcopy(mine)
+            return copy.deepcopy(mine).to("cpu")
         c = mine.config
         whole = Member(mine.recipe, self.recipe, c.widths_in, c.widths_out, mine.index)
         state = {n: together(n, self.team.latent.gathered(v), _sizes(whole)) for n, v in mine.state().items()}
@@ -175,7 +190,7 @@ class Group:
             found.append(fold(other, self.model))
         whole = self._whole(member)
         unfold(whole, found, self._rows_for_late(member.recipe.reads))
-        return self._shared(whole)
+        return self._shared(whole).to(self.device)
 
     def _rows_for_late(self, sites: tuple[Site, ...]) -> Tensor:
         return torch.cat([self.rows_for_late[s] for s in sites], 1)
@@ -184,8 +199,8 @@ class Group:
         """Rows of the last batches that begin in the last window, which bounded and live rows still hold."""
         steps, last = self.batches.steps, self.batches.windows - 1
         first = max(0, steps - -(-most // self.batches.batch))
-        chosen = [s for s in range(first, steps) if self.batches.place(s) == last] or [steps - 1]
-        return beside(self.reader, sites, np.concatenate([self.batches[s] for s in chosen])[-most:])
+        inside = [s for s in range(first, steps) if self.batches.place(s) == last] or [steps - 1]
+        return beside(self.reader, sites, np.concatenate([self.batches[s] for s in inside])[-most:])
 
     def _sample(self, sites: tuple[Site, ...], most: int) -> Tensor:
         pick = rng.generator(self.recipe.seed, "calibrate").choice(self.first, min(most, len(self.first)), replace=False)
@@ -270,7 +285,7 @@ class Group:
     def _save_shares(self, work: Path) -> None:
         latent = self.team.latent
         for member in self.members if self.team.data.rank == 0 else ():
-            state = {k: v.contiguous() for k, v in member.state().items()}
+            state = {k: v.cpu().contiguous() for k, v in member.state().items()}
             save_file(state, work / file_name(member.recipe.name, latent.rank, latent.size))
 
     def run(self, progress: Callable[[int, int, str], None], stop: Callable[[], bool]) -> bool:
@@ -314,12 +329,12 @@ class Group:
 
     def _one_step(self) -> dict[str, StepStats]:
         """One step of every member whose turn it is; one that breaks is left out from then on."""
+        ahead = self._ahead.result() if self._ahead else {}  # before the reader is told to let go of anything
         self._come()
         working = [(m, span) for m in self.members if m.recipe.name not in self.failed and (span := self._turn(m))]
-        rows = self.batches.batch // self.team.data.size
-        index = self.batches[self.step][rows * self.team.data.rank :][:rows]
         sites = {s for m, _ in working for s in (*m.recipe.reads, *m.recipe.writes)}
-        vectors = {site: self.reader.read(site, index) for site in sites}
+        vectors = ahead | self._vectors(self.step, sites - set(ahead))
+        self._ahead = self._begin_next(sites)
         out = {}
         for member, (first, last) in working:
             x = side_by_side(vectors, member.recipe.reads)
@@ -338,6 +353,21 @@ class Group:
                 continue
             out[member.recipe.name] = stats
         return out
+
+    def _vectors(self, step: int, sites: set[Site]) -> dict[Site, Tensor]:
+        """This process's rows of a batch, where members are."""
+        rows = self.batches.batch // self.team.data.size
+        index = self.batches[step][rows * self.team.data.rank :][:rows]
+        return {site: self.reader.read(site, index).to(self.device) for site in sites}
+
+    def _begin_next(self, sites: set[Site]) -> Future[dict[Site, Tensor]] | None:
+        """Read the next batch while a GPU is at this one, where its rows are there already. A processor is busy with the step itself."""
+        after = self.step + 1
+        if self.device.type == "cpu" or after >= self.batches.steps or self.batches.reach(after) > self.opened:
+            return None
+        if self._reading is None:
+            self._reading = ThreadPoolExecutor(1, "diascope-rows")
+        return self._reading.submit(self._vectors, after, sites)
 
     def _replaced(self, member: Member) -> Member:
         self.members = [member if m.recipe.name == member.recipe.name else m for m in self.members]
@@ -375,7 +405,7 @@ class Group:
     def finish(self, calibration: dict[Site, Tensor] | None = None) -> list[Trained]:
         """Calibrate on held-out rows [n, d] by site (else on training rows, whose L0 is a little flattering), fold, prove."""
         out = []
-        for member in (m for m in self.members if m.recipe.name not in self.failed):
+        for member in (m.to("cpu") for m in self.members if m.recipe.name not in self.failed):
             reads = member.recipe.reads
             x = self._last(reads, SAMPLE if calibration is None else PROBES)
             try:
@@ -403,6 +433,7 @@ def train_group(
     progress: Callable[[int, int, str], None] = lambda done, total, note: None,
     team: Team = ALONE,
     checkpoint_to: str | Path = "",
+    device: str = "cpu",
 ) -> list[Trained]:
     """Train all members of `recipe` on the rows of `reader`; resumes the run in `folder` if it was interrupted.
 
@@ -410,10 +441,11 @@ def train_group(
 
     Checkpoints are also copied to `checkpoint_to` (s3://BUCKET/PREFIX, or a folder), and the newest there is taken where it is further than
     the one in `folder`; OSError where that store fails for long.
+    `device` ("auto", "cpu", "cuda", "cuda:1") is where steps happen; in a team it is the processor.
     `calibration()` gives held-out rows by site, on which thresholds are set to the target L0.
     `observe(line)` gets what log.jsonl gets. Ctrl-C saves a checkpoint and raises KeyboardInterrupt. Raises ValueError when `folder` holds another run.
     """
-    group = Group(recipe, reader, folder, model, team, checkpoint_to)
+    group = Group(recipe, reader, folder, model, team, checkpoint_to, device)
     group.observe = observe
     with _interruptible() as stop:
         finished = group.run(progress, stop)

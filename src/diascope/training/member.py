@@ -27,8 +27,12 @@ from diascope.dictionaries import DictionaryConfig
 from diascope.distributed import ALONE, Team
 from diascope.kernels import (
     AdamStep,
+    Product,
     SparseLatents,
     adam,
+    adam_of,
+    column_sums,
+    columns,
     decode,
     latent_gradient,
     prefix_errors,
@@ -110,10 +114,26 @@ class Member:
 
     def bind(self) -> None:
         """The rule's parameters are the member's: one dict is optimised and saved."""
-        self.params |= self.rule.params
+        self.params |= {name: value for name, value in self.rule.params.items() if name not in self.params}
         self.rule.params = {name: self.params[name] for name in self.rule.params}
         if hasattr(self.rule, "b_enc"):
             self.rule.b_enc = self.params["b_enc"]  # type: ignore[attr-defined]
+
+    @property
+    def device(self) -> torch.device:
+        """Where its steps happen, and where its rows must lie."""
+        return self.scale_in.device
+
+    def to(self, device: torch.device | str) -> Member:
+        """Move everything there; itself. Starting, folding and checkpoints are the processor's."""
+        for held in (self.params, self._first, self._second):
+            held.update({name: value.to(device) for name, value in held.items()})
+        self.scale_in, self.scale_out, self.since_fired = (
+            t.to(device) for t in (self.scale_in, self.scale_out, self.since_fired)
+        )
+        self.levels.to(device)
+        self.bind()
+        return self
 
     def _list(self, name: str) -> list[Tensor]:
         return [self.params[f"{name}.{g}"] for g in range(len(self.blocks))] if f"{name}.0" in self.params else []
@@ -136,6 +156,7 @@ class Member:
 
         `affine` holds each block's least-squares map of raw rows, for the skip; empty starts it at zero.
         """
+        assert not self.centred or torch.equal(scale_in, scale_out)
         self.scale_in, self.scale_out = scale_in, scale_out
         x, y = x / scale_in, y / scale_out
         self.params["b_dec"] = (mean_out / scale_out).to(x, copy=True)
@@ -223,19 +244,22 @@ class Member:
     def step(self, x: Tensor, y: Tensor, step: int, steps: int) -> StepStats:
         """One optimiser step on raw rows x [B, d_in], y [B, d_out]: in a team, on its own share of the batch's rows."""
         team = self.team
-        same = y is x and torch.equal(self.scale_in, self.scale_out)
+        same = y is x and self.centred
         x = x / self.scale_in
         y = x if same else y / self.scale_out
         rows, now = len(x), pressure(self.run, step, steps)
         B = rows * team.data.size
         xc, base = self._seen(x), self._base(x)
         pres = self._pres(xc, torch.bfloat16 if self.run.product == "bfloat16" else None)
-        silent = self.since_fired + B > self.run.dead_after  # dead, unless they fire now
-        if self.run.aux_coefficient and team.latent.total(int(silent.sum())) >= self.run.aux_k:
+        late = (step + 1) * B > self.run.dead_after  # before that none can be dead
+        silent = self.since_fired + B > self.run.dead_after if late else None  # dead, unless they fire now
+        if silent is not None and self.run.aux_coefficient and team.latent.total(int(silent.sum())) >= self.run.aux_k:
             pres.ask_aside([silent[b.latents].nonzero().squeeze(1) for b in self.blocks], self.run.aux_k)
         near = self.rule.select(pres, now)
         value, active = self.rule.values(near)
         f = near.with_values(value)
+        if len(self.blocks) == 1:
+            columns(f)  # what comes from it then need not sort again
 
         ends, weights = self.levels.at(step)
         parts = [f.part(b.latents.start, b.latents.stop) for b in self.blocks]
@@ -251,20 +275,21 @@ class Member:
             return self._latent_gradient(alone, (2 / B) * rest, near)
 
         slopes = self.rule.gradients(near, active, df, now, frozen)
-        dead = self._count(near.index[active], B)
-        n_dead = round(team.latent.total(int(dead.sum())))
+        dead = self._count(near.with_values(active.to(f.value.dtype)), B)
+        n_dead = round(team.latent.total(int(dead.sum()))) if late else 0
         used = self.run.aux_coefficient and n_dead >= self.run.aux_k
         aside = self._auxiliary(pres.aside, dead, -error) if used else []
         self._update(self._gradients(near, slopes, segments, G, x, xc, aside), learning_rate(self.run, step, steps), step)
-        l0 = team.member.total(float(active.sum())) / B
-        self.rule.after(l0)
         spread = (y - team.data.sum(y.sum(0)) / B).square().sum(dtype=torch.float64)
-        fvu = team.data.total(float(torch.linalg.vector_norm(error).square())) / max(team.data.total(float(spread)), 1e-300)
+        told = torch.stack([active.sum().double(), torch.linalg.vector_norm(error).square().double(), spread]).tolist()
+        l0 = team.member.total(told[0]) / B
+        fvu = team.data.total(told[1]) / max(team.data.total(told[2]), 1e-300)
+        self.rule.after(l0)
         return StepStats(fvu, l0, self.rule.guess, n_dead, self.rule.weight)
 
-    def _count(self, fired: Tensor, rows: int) -> Tensor:
-        """Note which latents fired, and say which have not for too long [S]."""
-        now = self.team.data.sum(torch.bincount(fired, minlength=len(self.since_fired))) > 0
+    def _count(self, active: SparseLatents, rows: int) -> Tensor:
+        """Note which latents fired (have a value other than 0), and say which have not for too long [S]."""
+        now = self.team.data.sum(column_sums(active)) > 0
         self.since_fired = torch.where(now, 0, self.since_fired + rows)
         return self.since_fired > self.run.dead_after
 
@@ -272,7 +297,7 @@ class Member:
         """What the segments write [B, P, d_out], summed over the latent axis."""
         if len(segments) == 1:
             return self.team.latent.sum(decode(segments[0], self.decoders[0]).view(rows, levels, -1))
-        out = torch.zeros(rows, levels, self.config.d_out, dtype=self.params["b_dec"].dtype)
+        out = self.params["b_dec"].new_zeros(rows, levels, self.config.d_out)
         for b, s, D in zip(self.blocks, segments, self.decoders, strict=True):
             out[:, :, b.writes] += decode(s, D).view(rows, levels, -1)
         return self.team.latent.sum(out)
@@ -302,14 +327,14 @@ class Member:
         x: Tensor,
         xc: Tensor,
         aside: list[Aside],
-    ) -> Iterator[tuple[str, Tensor]]:
-        """Every parameter's gradient by name, the large ones one after another, so that no two need be in memory.
+    ) -> Iterator[tuple[str, Tensor | list[Product]]]:
+        """Every parameter's gradient by name; those of encoders and decoders as what they are the sum of.
 
         They may be used up as they come: no parameter is read after the first.
         """
 
         def summed(entries: Tensor) -> Tensor:
-            return torch.zeros_like(self.params["b_enc"]).index_add_(0, near.index, entries)
+            return column_sums(near.with_values(entries))
 
         whole, through, total = near.with_values(slopes.pre), summed(slopes.pre), G[:, 0]  # every prefix begins with segment 0
         b_enc, b_dec = (through.clone() if slopes.bias is None else summed(slopes.bias)), total.sum(0)
@@ -319,22 +344,19 @@ class Member:
                 taken[b.reads] += through[b.latents] @ E
             b_dec -= self.team.latent.sum(taken)
         for a in aside:
-            b_enc[self.blocks[a.block].latents].index_add_(0, a.latents.index, a.slope)
+            b_enc[self.blocks[a.block].latents] += column_sums(a.latents.with_values(a.slope))
         yield from ({"b_dec": b_dec, "b_enc": b_enc} | slopes.params).items()
         more = {a.block: a for a in aside}
         flat = G.reshape(-1, G.shape[-1])
         for g, (b, segment) in enumerate(zip(self.blocks, segments, strict=True)):
             rows = _columns(xc, b.reads)
-            encoder = weight_gradient(whole.part(b.latents.start, b.latents.stop), rows)
+            encoder = [Product(whole.part(b.latents.start, b.latents.stop), rows)]
+            decoder = [Product(segment, _columns(flat, b.writes))]
             if a := more.get(g):
-                encoder += weight_gradient(a.latents.with_values(a.slope), rows)
+                encoder.append(Product(a.latents.with_values(a.slope), rows))
+                decoder.append(Product(a.latents, a.gradient))
             yield f"encoder.{g}", encoder
-            del encoder
-            decoder = weight_gradient(segment, _columns(flat, b.writes))
-            if a:
-                decoder += weight_gradient(a.latents, a.gradient)
             yield f"decoder.{g}", decoder
-            del decoder
             if self.skips:
                 yield f"skip.{g}", x[:, b.reads].t() @ total[:, b.skips]
 
@@ -350,16 +372,21 @@ class Member:
                 out.append(Aside(g, f, G, latent_gradient(f, G, D)))
         return out
 
-    def _update(self, grads: Iterable[tuple[str, Tensor]], lr: float, step: int) -> None:
-        """One step of the optimiser with each gradient, which is then let go."""
+    def _update(self, grads: Iterable[tuple[str, Tensor | list[Product]]], lr: float, step: int) -> None:
+        """One step of the optimiser with each gradient, which is then let go; over the data axis the whole of it is summed."""
         now = AdamStep(lr, self.run.beta1, self.run.beta2, step, self.run.update_clip)
         for name, g in grads:
-            g, value = self.team.data.sum(g.contiguous()), self.params[name]
+            value, unit_rows = self.params[name], name.startswith("decoder")
             for moment in (self._second, self._first) if self.run.beta1 else (self._second,):
                 if name not in moment:
                     moment[name] = torch.zeros_like(value)
-            adam(value, g, self._second[name], self._first.get(name), now, unit_rows=name.startswith("decoder"))
-            del g
+            moments = self._second[name], self._first.get(name)
+            if isinstance(g, list) and self.team.data.size == 1:
+                adam_of(value, g, *moments, now, unit_rows=unit_rows)
+                continue
+            whole = made(g)
+            adam(value, self.team.data.sum(whole.contiguous()), *moments, now, unit_rows=unit_rows)
+            del g, whole
 
     # -- state for checkpoints
     def state(self) -> dict[str, Tensor]:
@@ -378,9 +405,15 @@ class Member:
                 self.params[name] = value.clone()
             elif name != "scalars":
                 setattr(self, name, value.clone())
-        self.rule.params = {name: self.params[name] for name in self.rule.params}
         self.bind()
         self.rule.guess, self.rule.weight, self.rule.first = map(float, state["scalars"])
+
+
+def made(gradient: Tensor | list[Product]) -> Tensor:
+    """A gradient as a whole in memory."""
+    if isinstance(gradient, Tensor):
+        return gradient
+    return sum((weight_gradient(*p) for p in gradient[1:]), weight_gradient(*gradient[0]))
 
 
 def _segments(f: SparseLatents, ends: Tensor) -> SparseLatents:
@@ -388,11 +421,10 @@ def _segments(f: SparseLatents, ends: Tensor) -> SparseLatents:
     P = len(ends)
     if P == 1:
         return f
-    segment = torch.searchsorted(ends, f.index, right=True)
-    counts = torch.bincount(f.rows * P + segment, minlength=len(f) * P)
-    start = torch.zeros(len(counts) + 1, dtype=torch.int64)
-    torch.cumsum(counts, 0, out=start[1:])
-    return SparseLatents(start, f.index, f.value, f.d_sae)
+    row, begins = torch.arange(len(f), device=ends.device), torch.cat([ends.new_zeros(1), ends[:-1]])
+    wanted = (row[:, None] * f.d_sae + begins).view(-1)  # the first place of each segment, all rows on end
+    start = torch.searchsorted(f.rows * f.d_sae + f.index, wanted)
+    return f.regrouped(torch.cat([start, f.start[-1:]]))
 
 
 def _columns(G: Tensor, where: slice) -> Tensor:

@@ -17,9 +17,17 @@ class Levels:
 
     def __init__(self, recipe: MemberRecipe, blocks: tuple[Block, ...], seed: int, axis: Axis = ALONE.latent) -> None:
         self.recipe, self.blocks, self.seed, self.axis = recipe, blocks, seed, axis
+        self.device = torch.device("cpu")
         self._fixed = (
             None if isinstance(recipe.matryoshka, SampledMatryoshka) else self._shared(self._prefixes(), self._weights())
         )
+
+    def to(self, device: torch.device | str) -> None:
+        """Give what `at` gives there."""
+        self.device = torch.device(device)
+        if self._fixed is not None:
+            ends, weights = self._fixed
+            self._fixed = [e.to(device) for e in ends], weights
 
     def at(self, step: int) -> tuple[list[Tensor], Tensor]:
         """([ends [P] of each block], weights [P] that sum to 1) of `step`: a pure function of seed and step."""
@@ -45,4 +53,4 @@ class Levels:
         ends = torch.tensor(prefixes) // len(self.blocks)
         r, n = self.axis.rank, self.axis.size
         ends = (ends - r + n - 1).div(n, rounding_mode="floor").clamp_min(0)  # how many of r, r + n, ... lie in a prefix
-        return [ends] * len(self.blocks), torch.tensor(weights, dtype=torch.float64) / sum(weights)
+        return [ends.to(self.device)] * len(self.blocks), torch.tensor(weights, dtype=torch.float64) / sum(weights)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from diascope.distributed import ALONE, Team
-from diascope.kernels import SparseLatents, largest, merged, rows_together, select_above, stacked
+from diascope.kernels import SparseLatents, largest, merged, rows_together, select_above, stacked, strongest
 
 MARGIN = 1 / 64  # four times what bfloat16 rounds a number by
 SAMPLE = 64  # rows on which a bar is guessed
@@ -60,14 +60,17 @@ class PreActivations:
         """Let the first search also find the k largest positive entries a row among some latents of each block: `aside`."""
         self._asked = among, k
 
-    def above(self, bar: float | Tensor) -> SparseLatents:
-        """The entries strictly above `bar`: a number, or one a latent [S]; not below 0."""
+    def above(self, bar: float | Tensor, *, exactly: bool = True) -> SparseLatents:
+        """The entries strictly above `bar`: a number, or one a latent [S]; not below 0. Where what is a little below it does no harm,
+        let it in: `exactly=False`."""
         least = bar if self.exact is None else bar * (1 - MARGIN)
         bars = least.split(self.sizes) if isinstance(least, Tensor) else [least] * len(self.blocks)
         near = self._searched(lambda pre, g: select_above(pre, bars[g]))
         if self.exact is None:
             return near
         near = near.with_values(self.exact(near))
+        if not exactly:
+            return near
         return near.kept(near.value > (bar[near.index] if isinstance(bar, Tensor) else bar))
 
     def largest(self, k: int) -> SparseLatents:
@@ -77,8 +80,8 @@ class PreActivations:
         if self.exact is not None:
             near = near.with_values(self.exact(near))
             near = near.kept(near.value > 0)
-        near = near.strongest(k) if self.exact is not None or len(self.blocks) > 1 else near
-        return strongest(near, k, self.team)
+        near = strongest(near, k) if self.exact is not None or len(self.blocks) > 1 else near
+        return strongest_of_all(near, k, self.team)
 
     def top(self, count: int, guess: float = float("inf")) -> tuple[SparseLatents, float | None]:
         """The `count` largest positive entries of the whole batch, ties included, and the least of them; of all of them, over
@@ -87,16 +90,22 @@ class PreActivations:
         `guess` is where their bar may lie: if it is about right, one search finds a superset, among which they are chosen.
         """
         of_all = self.team.member.total
-        near = self.above(0.9 * guess) if guess < float("inf") else None
-        if near is None or not count <= of_all(len(near.index)) <= 4 * count:
-            near = self.above(self._bar(round(1.5 * count)))
-            if of_all(len(near.index)) < count:  # the sample was no guide either
-                near = self.above(0.0)
-        if (found := of_all(len(near.index))) < count:
+        if guess < float("inf"):
+            near = self.above(0.9 * guess, exactly=False)
+            if count <= of_all(len(near.index)) <= 4 * count and (bar := self._least(near, count)) > 0.9 * guess:
+                return near.kept(near.value >= bar), bar
+        near = self.above(self._bar(round(1.5 * count)))
+        if of_all(len(near.index)) < count:  # the sample was no guide either
+            near = self.above(0.0)
+        if of_all(len(near.index)) < count:
             return near, None
-        values = torch.cat(self.team.member.gathered(near.value))
-        bar = torch.topk(values, count, sorted=False).values.min()
-        return (near.kept(near.value >= bar) if found > count else near), float(bar)
+        bar = self._least(near, count)
+        return near.kept(near.value >= bar), bar
+
+    def _least(self, near: SparseLatents, count: int) -> float:
+        """The least of the `count` largest values of all processes."""
+        values = torch.cat(self.team.member.gathered(near.value)) if self.team.member.size > 1 else near.value
+        return float(torch.topk(values, count, sorted=False).values.min())
 
     def _bar(self, count: int) -> float:
         """A bar that about `count` entries of the batch pass, from some of its rows; never below 0."""
@@ -119,24 +128,24 @@ class PreActivations:
                     aside.append(SparseLatents(best.start, which[best.index], best.value, self.sizes[g]))
             found.append(stacked(parts))
             if asked:
-                self.aside.append(strongest(stacked(aside), asked[1], self.team))
+                self.aside.append(strongest_of_all(stacked(aside), asked[1], self.team))
         return merged(found, sum(self.sizes))
 
     def _chunks(self, g: int) -> Iterator[Tensor]:
         """The product of block g, a few rows at a time, all in the same memory."""
         x, encoder, bias = self.blocks[g]
-        step = rows_together(len(bias))
+        step = rows_together(len(bias), x.device)
         room = x.new_empty(min(step, len(x)), len(bias))
         for rows in x.split(step):
             yield torch.addmm(bias, rows, encoder.t(), out=room[: len(rows)])
 
 
-def strongest(near: SparseLatents, k: int, team: Team) -> SparseLatents:
+def strongest_of_all(near: SparseLatents, k: int, team: Team) -> SparseLatents:
     """Of at most k entries a row on each process of the latent axis, those among the row's k largest of all."""
     if team.latent.size == 1:
         return near
     mine = near.value.new_zeros(len(near), k)
-    place = torch.arange(len(near.index)) - near.start[near.rows]
+    place = torch.arange(len(near.index), device=near.start.device) - near.start[near.rows]
     mine[near.rows, place] = near.value
     bars = torch.cat(team.latent.gathered(mine.t().contiguous())).topk(k, dim=0).values[-1]  # [B]
     return near.kept(near.value >= bars[near.rows])

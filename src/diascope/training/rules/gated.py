@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from diascope.distributed import ALONE, Team
-from diascope.kernels import SparseLatents
+from diascope.kernels import SparseLatents, column_sums
 from diascope.training.pre_acts import PreActivations
 from diascope.training.recipe import MemberRecipe, TrainingRecipe
 from diascope.training.rules.relu import l1_slope
@@ -62,7 +62,7 @@ class GatedRule(Rule):
         gate = frozen(near.value) + l1_slope(self, len(near) * self.team.data.size, now)
 
         def summed(entries: Tensor) -> Tensor:
-            return torch.zeros_like(self.b_enc).index_add_(0, near.index, entries)
+            return column_sums(near.with_values(entries))
 
         own = {"r": summed(through * gain * product), "b_mag": summed(through)}
         return Gradients(through * gain + gate, gate, own)

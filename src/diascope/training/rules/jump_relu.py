@@ -9,7 +9,8 @@ from torch import Tensor
 
 from diascope.dictionaries.activations import Activation, JumpReLU
 from diascope.distributed import ALONE, Team
-from diascope.kernels import SparseLatents
+from diascope.kernels import SparseLatents, column_sums
+from diascope.kernels.latents import starts
 from diascope.training.pre_acts import PreActivations
 from diascope.training.recipe import MemberRecipe, TrainingRecipe
 from diascope.training.rules.rule import Gradients, Rule, scaled_thresholds
@@ -38,7 +39,8 @@ class JumpReLURule(Rule):
         return b_enc
 
     def select(self, pres: PreActivations, now: float) -> SparseLatents:
-        return pres.above((self.params["theta"].clamp_min_(0.0) - self._bandwidth / 2).clamp_min(0))
+        bar = (self.params["theta"].clamp_min_(0.0) - self._bandwidth / 2).clamp_min(0)
+        return pres.above(bar, exactly=False)  # what lies below the window is not active and feels nothing
 
     def values(self, near: SparseLatents) -> tuple[Tensor, Tensor]:
         active = near.value > self.params["theta"][near.index]
@@ -51,14 +53,15 @@ class JumpReLURule(Rule):
         theta, rows, team = self.params["theta"][near.index], len(near), self.team
         B = rows * team.data.size
         window = ((near.value - theta).abs() < self._bandwidth / 2).to(df.dtype) / self._bandwidth
-        l0 = team.latent.sum(torch.bincount(near.rows[active], minlength=rows).to(df.dtype))
+        before = starts(active)[near.start]  # active entries before each row
+        l0 = team.latent.sum((before[1:] - before[:-1]).to(df.dtype))
         cost = now * self.sparsity.cost(torch.cat(team.data.gathered(l0)), self.aim(now), self.weight)
         own = cost[rows * team.data.rank :][:rows] if cost.ndim else cost
         per_entry = -theta * window * df - (own[near.rows] if own.ndim else own) * window / B
         if self.recipe.frequency is not None:
-            w = team.data.sum(torch.bincount(near.index[active], minlength=self.width).to(df.dtype)) / B
+            w = team.data.sum(column_sums(near.with_values(active.to(df.dtype)))) / B
             per_entry = per_entry - now * self.recipe.frequency.cost(w)[near.index] * window / B
-        dtheta = torch.zeros_like(self.params["theta"]).index_add_(0, near.index, per_entry)
+        dtheta = column_sums(near.with_values(per_entry))
         return Gradients(torch.where(active, df, 0.0), params={"theta": dtheta})
 
     def calibrate(self, pres: PreActivations) -> float:

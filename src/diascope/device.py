@@ -1,0 +1,23 @@
+"""Where models and dictionaries compute: the processor, or an NVIDIA GPU where there is one."""
+
+from __future__ import annotations
+
+import torch
+
+
+def chosen(device: str | torch.device = "auto") -> torch.device:
+    """The device that `device` names: "cpu", "cuda", "cuda:1", or "auto" for the GPU where there is one.
+
+    Raises ValueError where it is not at hand.
+    """
+    name = str(device)
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdecimal()):
+        raise ValueError(f"there is no device {name!r}: give auto, cpu, cuda or cuda:N")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"{name} is not at hand: torch sees {torch.cuda.device_count()} GPUs here; use --device cpu, or install torch for GPUs"
+        )
+    return torch.device(name)
