@@ -2,7 +2,8 @@
 
 import torch
 
-from diascope.dictionaries import Causal, Dictionary, DictionaryConfig
+from diascope.dictionaries import Causal, Dictionary, DictionaryConfig, ReLU
+from diascope.models.toy import toy_model
 
 D, S, LAYERS = 32, 64, 4
 PROMPT = [2, *range(30, 42)]  # BOS, then twelve bytes
@@ -51,3 +52,22 @@ def clt(*, skip=False, like=None, seed=0):
             tensors[f"W_enc.{i}"] = d.W_enc.detach()
             tensors[f"W_dec.{i}"] = torch.cat([d.W_dec.detach(), torch.zeros(S, D * (LAYERS - i - 1))], 1)
     return Dictionary(config, tensors).double()
+
+
+def exact_gpt2():
+    """A model whose MLPs are ReLU networks, and transcoders that are these networks: no error is left."""
+    layout = {"n_embd": D, "n_layer": LAYERS, "n_head": 4, "n_positions": 128, "activation_function": "relu"}
+    model = toy_model("gpt2", **layout)
+    model.module.double()
+    made = []
+    for layer, block in enumerate(model.parts.blocks):
+        mlp = block.mlp
+        mlp.c_fc.bias.data.normal_(0, 0.3, generator=torch.Generator().manual_seed(layer))
+        n = mlp.c_fc.weight.shape[1]
+        tensors = {"W_enc": mlp.c_fc.weight, "b_enc": mlp.c_fc.bias, "W_dec": mlp.c_proj.weight, "b_dec": mlp.c_proj.bias,
+                   "threshold": torch.zeros(n)}  # fmt: skip
+        config = DictionaryConfig.single(
+            "toy", f"L{layer}.mlp_in", f"L{layer}.mlp_out", D, D, n, activation=ReLU(), l0_target=9.0
+        )
+        made.append(Dictionary(config, {k: v.detach() for k, v in tensors.items()}).double())
+    return model, made

@@ -4,36 +4,20 @@ from dataclasses import replace
 
 import pytest
 import torch
-from planted import PROMPT, D, transcoders
+from planted import PROMPT, exact_gpt2, transcoders
 
 from diascope.circuits import LatentTarget, TokenTarget, TraceConfig, prune, trace, verify
 from diascope.circuits.effects import MODES, latent_ids, measured, predicted
 from diascope.circuits.graph import Graph
 from diascope.circuits.verify import Unverifiable, agreement, subject_of
-from diascope.dictionaries import Dictionary, DictionaryConfig, ReLU
 from diascope.models.toy import toy_model
 
 WHOLE = TraceConfig(least=0, edge_least=0, tolerance=1e-5)
-GPT2 = {"n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 128, "activation_function": "relu"}
 
 
 @pytest.fixture(scope="module")
 def exact():
-    """A model whose MLPs are ReLU networks, and transcoders that are these networks: no error is left."""
-    model = toy_model("gpt2", **GPT2)
-    model.module.double()
-    made = []
-    for layer, block in enumerate(model.parts.blocks):
-        mlp = block.mlp
-        mlp.c_fc.bias.data.normal_(0, 0.3, generator=torch.Generator().manual_seed(layer))
-        n = mlp.c_fc.weight.shape[1]
-        tensors = {"W_enc": mlp.c_fc.weight, "b_enc": mlp.c_fc.bias, "W_dec": mlp.c_proj.weight, "b_dec": mlp.c_proj.bias,
-                   "threshold": torch.zeros(n)}  # fmt: skip
-        config = DictionaryConfig.single(
-            "toy", f"L{layer}.mlp_in", f"L{layer}.mlp_out", D, D, n, activation=ReLU(), l0_target=9.0
-        )
-        made.append(Dictionary(config, {k: v.detach() for k, v in tensors.items()}).double())
-    return model, made
+    return exact_gpt2()
 
 
 def test_without_error_small_interventions_do_what_the_paths_say(exact):

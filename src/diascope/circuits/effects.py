@@ -119,8 +119,8 @@ def _free(frozen: FrozenPass, deltas: dict[int, Tensor], n: int) -> Tensor:
         return frozen.model.hidden(frozen.tokens.expand(n, -1)).to(frozen.residuals)
 
 
-def activation_gradient(frozen: FrozenPass, replacement: Replacement, covector: Tensor, ids: Tensor) -> Tensor:
-    """[k]: minus activation x gradient of covector [d] times the final norm's output, through the whole model (the baseline)."""
+def gradients(frozen: FrozenPass, covector: Tensor) -> Tensor:
+    """[L, T, d]: the gradient of covector [d] times the final norm's output at the last position, by what each MLP writes."""
     leaves = [torch.zeros_like(frozen.mlp_out[0]).requires_grad_() for _ in range(frozen.n_layers)]
     edits = [
         Edit(s := Site(layer, "mlp_out"), s, lambda _, y, e=leaf: y + e.to(y), label="gradient", special=True)
@@ -128,8 +128,13 @@ def activation_gradient(frozen: FrozenPass, replacement: Replacement, covector: 
     ]
     with frozen.model.edit(*edits):
         h = frozen.model.hidden(frozen.tokens[None], grad=True)
-        gradients = torch.autograd.grad((h[0, -1] @ covector.to(h)), leaves)
+        return torch.stack(torch.autograd.grad(h[0, -1] @ covector.to(h), leaves))
+
+
+def activation_gradient(frozen: FrozenPass, replacement: Replacement, covector: Tensor, ids: Tensor) -> Tensor:
+    """[k]: minus activation x gradient of covector [d] times the final norm's output, through the whole model (the baseline)."""
+    gradient = gradients(frozen, covector)
     found = frozen.residuals.new_zeros(len(ids))
     for layer, rows in replacement.written(ids).items():
-        found += (rows * gradients[layer][replacement.latents.position[ids]]).sum(1)
+        found += (rows * gradient[layer][replacement.latents.position[ids]]).sum(1)
     return -found

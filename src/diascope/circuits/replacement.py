@@ -22,8 +22,10 @@ from torch import Tensor
 
 from diascope.config import config_hash, to_data
 from diascope.dictionaries import Dictionary, weights_hash
+from diascope.dictionaries.activations import TopK
 from diascope.dictionaries.site_maps import Block as Share
 from diascope.dictionaries.site_maps import stretches
+from diascope.kernels import select_above
 from diascope.models.frozen import FrozenPass
 
 ROOMS = 2**25  # bytes of written vectors that are kept rather than gathered anew for every chunk
@@ -144,17 +146,49 @@ class Dictionaries:
             rows = self.frozen.residuals.new_zeros(len(ids), self.frozen.residuals.shape[-1])
             for reader, d, block, part in self._shares[layer]:
                 where = layers == reader
-                rows[where] = self._rows(d, block, part, ids[where])
+                rows[where] = self._rows(d, block, part, self.latents.index[ids[where]], self.latents.activation[ids[where]])
             if bool(rows.any()):
                 found[layer] = rows
         return found
 
-    def _rows(self, d: Dictionary, block: Share, part: slice, ids: Tensor) -> Tensor:
-        """[k, d]: what latents `ids` of one block write into one stretch."""
-        W = d.decoders[d.blocks.index(block)]
-        return W[self.latents.index[ids] - block.latents.start, part].to(self.frozen.residuals) * self.latents.activation[
-            ids, None
-        ].to(self.frozen.residuals)
+    def _rows(self, d: Dictionary, block: Share, part: slice, index: Tensor, activation: Tensor) -> Tensor:
+        """[k, d]: what latents `index` [k] of one block write into one stretch, as active as `activation` [k]."""
+        W, like = d.decoders[d.blocks.index(block)], self.frozen.residuals
+        return W[index - block.latents.start, part].to(like) * activation[:, None].to(like)
+
+    def encoded(self, layer: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(position, index, activation) [n] of the latents of `layer` that are active where its MLP reads x [T, d].
+
+        ValueError where they are chosen among those of several layers together, so that one layer alone says nothing.
+        """
+        d, g = self._readers[layer]
+        block, rows = d.blocks[g], self.frozen.ordinary.nonzero().squeeze(1)
+        if len(d.blocks) == 1:
+            found = d.encode(x[rows].to(d.b_dec))
+        elif isinstance(d.config.activation, TopK):
+            raise ValueError(f"{d.config.title} takes its top latents of all layers together, which one layer cannot know")
+        else:
+            whole = x.new_zeros(len(rows), d.config.d_in)
+            whole[:, block.reads] = x[rows]
+            found = select_above(d.pre_acts(whole, g), d.threshold[block.latents].clamp_min(0))
+        return rows[found.rows], found.index + block.latents.start, found.value.to(x)
+
+    def spread(self, layer: int, position: Tensor, index: Tensor, activation: Tensor) -> dict[int, Tensor]:
+        """{layer: [T, d]}: what latents of `layer` write, each at its position [n] and as active as `activation` [n]."""
+        found = {}
+        for written in range(layer, self.frozen.n_layers):
+            for reader, d, block, part in self._shares[written]:
+                if reader == layer:
+                    found[written] = torch.zeros_like(self.frozen.residuals[0])
+                    found[written].index_add_(0, position, self._rows(d, block, part, index, activation))
+        return found
+
+    def numbers(self, layer: int) -> range:
+        """The numbers of the latents that read `layer`; none where no dictionary does."""
+        if layer not in self._readers:
+            return range(0)
+        d, g = self._readers[layer]
+        return range(d.blocks[g].latents.start, d.blocks[g].latents.stop)
 
     def contract(self, layer: int, G: Tensor) -> tuple[Tensor, Tensor]:
         ids, vectors = self._room(layer)
@@ -169,8 +203,12 @@ class Dictionaries:
             if sum(vectors.nbytes for _, vectors in self._rooms.values()) > ROOMS:
                 self._rooms.clear()
             parts = [
-                (ids := torch.arange(*_ends(self.latents.of_layer(reader))), self._rows(d, block, part, ids))
+                (
+                    torch.arange(mine.start, mine.stop),
+                    self._rows(d, block, part, self.latents.index[mine], self.latents.activation[mine]),
+                )
                 for reader, d, block, part in self._shares[layer]
+                for mine in (self.latents.of_layer(reader),)
             ]
             ids = torch.cat([p[0] for p in parts]) if parts else torch.zeros(0, dtype=torch.int64)
             position = self.latents.position[ids]
@@ -229,7 +267,3 @@ def dictionaries_hash(dictionaries: Iterable[Dictionary]) -> str:
     """Hash of what the dictionaries are, in whatever order: weights and configs (the same tensors under TopK and JumpReLU are two)."""
     given = sorted(dictionaries, key=lambda d: [(s.layer, s.kind) for s in d.config.reads])
     return config_hash({"weights": weights_hash(given), "configs": [to_data(d.config) for d in given]})
-
-
-def _ends(part: slice) -> tuple[int, int]:
-    return part.start, part.stop

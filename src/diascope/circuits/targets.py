@@ -32,9 +32,9 @@ class TopLogits:
 
 @dataclass(frozen=True)
 class TokenTarget:
-    """One next token, as text or id; with `against` the difference of two logits."""
+    """One next token, as text or id, or several, weighed by their probabilities; with `against` each less that one's logit."""
 
-    token: str | int
+    token: str | int | tuple[str | int, ...]
     against: str | int | None = None
 
 
@@ -117,27 +117,34 @@ def token_id(frozen: FrozenPass, token: str | int) -> int:
     return int(ids[0])
 
 
+def _token_ids(frozen: FrozenPass, tokens: str | int | tuple[str | int, ...]) -> list[int]:
+    ids = [token_id(frozen, t) for t in (tokens if isinstance(tokens, tuple) else (tokens,))]
+    if not ids or len(set(ids)) < len(ids):
+        raise ValueError(f"targets are one token or several different ones, got {tokens!r}")
+    return ids
+
+
 @torch.no_grad()
 def _logits(target: TopLogits | TokenTarget, frozen: FrozenPass) -> Rows:
     model, p = frozen.model, frozen.length - 1
     h = frozen.last[p]
-    chance = model.logits_of(h[None].to(model.dtype))[0].float().softmax(-1)
+    logits = model.logits_of(h[None].to(model.dtype))[0].float()
     U, b = model.unembedding, getattr(model.parts.unembedding, "bias", None)
     if isinstance(target, TopLogits):
-        top = chance.topk(min(target.most, len(chance)))
+        top = logits.softmax(-1).topk(min(target.most, len(logits)))
         kept = min(int((top.values.cumsum(0) < target.share).sum()) + 1, len(top.indices))
         ids, weight = top.indices[:kept].tolist(), top.values[:kept]
-        names = [model.tokenizer.decode([i]) for i in ids]
     else:
-        ids = [token_id(frozen, target.token)]
-        weight, names = chance[ids], [model.tokenizer.decode(ids)]
+        ids = _token_ids(frozen, target.token)
+        weight = logits[ids].softmax(-1)  # their shares, also where a probability is too small for a number
+    names = [model.tokenizer.decode([i]) for i in ids]
     less, less_b = _mean_row(U).to(h), 0 if b is None else b.mean()
     if isinstance(target, TokenTarget) and target.against is not None:
         other = token_id(frozen, target.against)
-        if other == ids[0]:
-            raise ValueError(f"the two tokens of a difference are one: {names[0]!r}")
+        if other in ids:
+            raise ValueError(f"the two tokens of a difference are one: {model.tokenizer.decode([other])!r}")
         less, less_b = U[other].to(h), 0 if b is None else b[other]
-        names = [f"{names[0]} - {model.tokenizer.decode([other])}"]
+        names = [f"{name} - {model.tokenizer.decode([other])}" for name in names]
     factor = _logit_factor(model.parts.config)
     covectors = (U[ids].to(h) - less) * factor
     constant = covectors @ frozen.final.bias + (0 if b is None else (b[ids] - less_b).detach().to(h) * factor)

@@ -2,7 +2,8 @@
 
 Out: the graph pruned, ids that nobody shares (latent `l_f_p`, token `E_id_p`, error `l_-1_p`, bias `l_-2_-1`, target
 `{L+1}_id_p`), raw signed weights. What this schema has no word for (biases, excluded positions, tokens before a window)
-keeps its own feature_type; extra keys (`dictionary`, `measured`) pass the schema.
+keeps its own feature_type; extra keys (`dictionary`, `measured`) pass the schema. What interventions say of the edges, of the
+supernode that was tried (a supernode of the viewer) and of swaps is in `metadata.info`.
 In: any file of that schema, as the plain data that `view` gives, so that one page opens both.
 """
 
@@ -42,13 +43,19 @@ def to_viewer(
         for s, t, w in zip(small.source.tolist(), small.target.tolist(), small.edge.tolist())
     ]
     about = graph.about
+    told = about.get("verification", {})
+    node = told.get("supernode", {})
     metadata = {
         "slug": slug, "scan": about["model"], "transcoder_list": sorted({n for n in about["latents_are"] if n}), "schema_version": 1,
         "prompt_tokens": graph.tokens, "prompt": "".join(graph.tokens), "node_threshold": node_share,
         "info": {"creator_name": "diascope", "generator": {"name": "diascope"}, "closure": about.get("closure"),
-                 "scores": about.get("scores"), "verification": about.get("verification", {}).get("says")},
+                 "scores": about.get("scores"), "verification": told.get("says"), "supernode": node.get("says"), "swaps": about.get("swaps", [])},
     }  # fmt: skip
-    q = {"pinnedIds": [], "supernodes": [], "linkType": "both", "clickedId": "", "sg_pos": ""}
+    tried = {tuple(k) for k in node.get("latents", ())}
+    key = list(zip(small.layer.tolist(), small.position.tolist(), small.index.tolist()))
+    members = [ids[n] for n in (small.kind == Kind.LATENT).nonzero().squeeze(1).tolist() if key[n] in tried]
+    groups = [["heaviest supernode", *members]] if len(members) > 1 else []
+    q = {"pinnedIds": [], "supernodes": groups, "linkType": "both", "clickedId": "", "sg_pos": ""}
     return {"metadata": metadata, "qParams": q, "nodes": nodes, "links": links}
 
 
