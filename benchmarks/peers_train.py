@@ -153,7 +153,7 @@ def dictionary_learning(rows: Tensor, job: dict) -> Trained:
             device=job["device"],
             autocast_dtype=getattr(torch, job.get("autocast_dtype", "float32")),
         )
-        found = ae.from_pretrained(str(Path(folder) / "trainer_0" / "ae.pt"))
+        found = ae.from_pretrained(str(Path(folder) / "trainer_0" / "ae.pt"), device=job["device"])
 
     def acts(x: Tensor) -> tuple[Tensor, Tensor]:
         if job["kind"] == "matryoshka":

@@ -19,7 +19,7 @@ import argparse
 import json
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ def rows(args: argparse.Namespace, seed: int) -> Tensor:
     return torch.randn(args.batch, args.d, generator=g) * scale
 
 
-def our_cases(args: argparse.Namespace) -> dict[str, tuple[MemberRecipe, str]]:
+def our_cases(args: argparse.Namespace, only: Sequence[str] = ()) -> dict[str, tuple[MemberRecipe, str]]:
     n, k = args.latents, args.l0
     base = MemberRecipe("m", *SAE, d_sae=n, activation=BatchTopK(k), matryoshka=None, l0_target=float(k))
     nested = Matryoshka((n // 32, n // 16, n // 8, n // 4, n), (1.0,) * 5)
@@ -58,7 +58,7 @@ def our_cases(args: argparse.Namespace) -> dict[str, tuple[MemberRecipe, str]]:
         "skip-transcoder": replace(base, sites_in=INTO[0], sites_out=INTO[1], skip=True, skip_start="zeros"),
     }
     cases = {f"{name} {p}": (m, p) for name, m in kinds.items() for p in ("float32", "bfloat16")}
-    return {name: case for name, case in cases.items() if not args.only or name in args.only}
+    return {name: case for name, case in cases.items() if not only or name in only}
 
 
 def our_step(recipe: MemberRecipe, product: str, data: list[Tensor], args: argparse.Namespace) -> Callable[[int], float]:
@@ -122,7 +122,7 @@ def measure(args: argparse.Namespace, bars: Bars) -> tuple[dict[str, list[float]
     data = [rows(args, seed).to(args.device) for seed in range(3)]
     finished = torch.cuda.synchronize if args.device.startswith("cuda") else lambda: None
     cases = {f"product {n}": product(getattr(torch, n), data, args) for n in ("float32", "bfloat16")}
-    cases |= {name: our_step(m, p, data, args) for name, (m, p) in our_cases(args).items()}
+    cases |= {name: our_step(m, p, data, args) for name, (m, p) in our_cases(args, args.only).items()}
     peers = Peers(args.python, args) if args.python else None
     names = [*cases, *(peers.names if peers else [])]
     seconds: dict[str, list[float]] = {name: [] for name in names}
@@ -190,7 +190,9 @@ def main() -> None:
     parser.add_argument("--warm-up", type=int, default=3, help="rounds before (default: 3)")
     parser.add_argument("--peers-every", type=int, default=4, help="rounds between two steps of each peer (default: 4)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
-    parser.add_argument("--peers", nargs="*", default=[], help="only these peers, or all whose name begins so, such as sparsify (default: all)")
+    parser.add_argument(
+        "--peers", nargs="*", default=[], help="only these peers, or all whose name begins so, such as sparsify (default: all)"
+    )
     parser.add_argument(
         "--turn",
         type=int,

@@ -11,8 +11,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from diascope.explorer.host import Busy, ModelHost
+from diascope.explorer.jobs import Job, Work
 
 LARGEST_BODY = 1_000_000  # bytes
+BUSY = "The model is busy with other requests: try again shortly."
 
 
 class Problem(Exception):
@@ -24,7 +26,7 @@ class Problem(Exception):
 
 
 def answers(function: Callable[[Any, Request], Any]) -> Callable[[Any, Request], Any]:
-    """Turn what a handler returns into JSON, and a Problem into a sentence with its status."""
+    """Turn what a handler returns into JSON (a Response stays as it is), and a Problem into a sentence with its status."""
 
     async def handler(self: Any, request: Request) -> Response:
         try:
@@ -32,6 +34,8 @@ def answers(function: Callable[[Any, Request], Any]) -> Callable[[Any, Request],
         except Problem as problem:
             data, status = {"error": str(problem)}, problem.status
             headers = {"retry-after": "2"} if status == 429 else {}
+        if isinstance(data, Response):  # a stream of events
+            return data
         content = data if isinstance(data, bytes) else msgspec.json.encode(data)
         return Response(content, status, headers, "application/json")
 
@@ -48,16 +52,30 @@ async def asked(request: Request, wanted: str) -> dict[str, Any]:
 
 async def of_model(host: ModelHost, function: Callable[[Any], Any]) -> Any:
     """What `function(opened)` gives in the model's thread; a Problem where there is no model, or the queue is full."""
+    need_model(host)
+    try:
+        return await host.call(function)
+    except Busy as error:
+        raise Problem(429, BUSY) from error
+
+
+def job_of_model(host: ModelHost, work: Work) -> Job:
+    """`work(opened, emit)` queued as a job; a Problem where there is no model, or the queue is full."""
+    need_model(host)
+    try:
+        return host.start(work)
+    except Busy as error:
+        raise Problem(429, BUSY) from error
+
+
+def need_model(host: ModelHost) -> None:
+    """A Problem unless the model is open."""
     if host.state != "ready":
         sentence = {
             "loading": "The model is still loading: try again in a few seconds.",
             "absent": "This explorer was started for browsing only, without a model.",
         }
         raise Problem(503, sentence.get(host.state, f"The model could not be loaded: {host.problem}"))
-    try:
-        return await host.call(function)
-    except Busy as error:
-        raise Problem(429, "The model is busy with other requests: try again shortly.") from error
 
 
 async def _body(request: Request) -> bytes:

@@ -1,4 +1,7 @@
-"""Work for the model's thread: open a model with its dictionaries, and find the latents that a text activates."""
+"""Work for the model's thread: open a model with its dictionaries, find the latents that a text activates, steer.
+
+Nothing here imports torch before it is called: browsing needs none.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from diascope.explorer.steer import Asked
+
 LONGEST = 512  # tokens of a text that are read
+
+
+class Opened(tuple[Any, dict[str, Any]]):
+    """(model, dictionaries by name), with what the explorer asks of them and what it measured once."""
+
+    def __init__(self, pair: tuple[Any, dict[str, Any]]) -> None:
+        self.norms: dict[Any, float] = {}  # typical lengths of vectors, by site
+
+    @property
+    def chat(self) -> bool:
+        """Whether the model has a chat template."""
+        return bool(getattr(self[0].tokenizer, "chat_template", None))
+
+    def steer(self, asked: Asked, sample: list[list[int]], emit: Callable[[str, Any], None]) -> dict[str, Any]:
+        """`diascope.explorer.steering.steered`; sites are measured on `sample` (token ids) the first time."""
+        from diascope.explorer.steering import steered
+
+        return steered(*self, asked, sample, self.norms, emit)
 
 
 def opener(model: str, dictionaries: dict[str, Path], companions: dict[str, str]) -> Callable[[], Any]:
@@ -19,7 +42,7 @@ def opener(model: str, dictionaries: dict[str, Path], companions: dict[str, str]
         opened = load_model(model, dtype="float32")
         if companions:
             opened = opened.beside({name: load_model(other, dtype="float32") for name, other in companions.items()})
-        return opened, {name: load_dictionary(path) for name, path in dictionaries.items()}
+        return Opened((opened, {name: load_dictionary(path) for name, path in dictionaries.items()}))
 
     return open_all
 

@@ -7,6 +7,8 @@ GET  /api/sources/{source}/latents/{i}      one latent: columns, descriptions an
 GET  /api/sources/{source}/search           ?q=&offset=&limit=: latents whose descriptions hold the words
 POST /api/encode  {"text": ..., "source": ...}
      /api/graphs ...                        attribution graphs (graphs.py)
+     /api/steer                             the playground (steer.py)
+     /api/jobs ...                          following and cancelling what runs (events.py)
 """
 
 from __future__ import annotations
@@ -24,9 +26,11 @@ from starlette.responses import FileResponse
 from starlette.routing import Route
 
 from diascope.explorer.answers import Problem, answers, asked, number, of_model
+from diascope.explorer.events import JobApi
 from diascope.explorer.graphs import GraphApi, Graphs
 from diascope.explorer.guard import Guard
 from diascope.explorer.host import ModelHost
+from diascope.explorer.steer import SteerApi
 from diascope.latents.store import Index, Source
 
 LONGEST_TEXT = 20_000  # characters
@@ -49,6 +53,8 @@ def create_app(index: Index, host: ModelHost, encode: Encoder, *, token: str, po
         Route("/api/sources/{source}/search", api.search),
         Route("/api/encode", api.encode, methods=["POST"]),
         *GraphApi(graphs, index, host).routes(),
+        *SteerApi(index, host).routes(),
+        *JobApi(host).routes(),
     ]
     return Guard(Starlette(routes=routes), token=token, port=port)
 
@@ -101,11 +107,11 @@ class _Api:
         if len(text) > LONGEST_SEARCH:
             raise Problem(400, f"The search has {len(text):,} characters; the limit is {LONGEST_SEARCH}.")
         try:
-            found, (offset, limit) = source.search(text), _stretch(query)
+            offset, limit = _stretch(query)
+            total, latents = source.find(text, offset=offset, limit=limit)
         except ValueError as error:
             raise Problem(400, str(error)) from error
-        rows = [self._row(source, j) for j in found[offset : offset + limit]]
-        return {"total": len(found), "offset": offset, "q": text, "rows": rows}
+        return {"total": total, "offset": offset, "q": text, "rows": [self._row(source, j) for j in latents]}
 
     def _row(self, source: Source, latent: int) -> dict[str, Any]:
         values: dict[str, Any] = {k: number(c[latent]) for k, c in source.columns.items()}
@@ -169,7 +175,8 @@ def bind(port: int) -> socket.socket:
     """A socket on the loopback address; ValueError when the port is taken or no port."""
     if not 0 <= port < 65536:
         raise ValueError(f"{port} is no port: give a number from 0 to 65535")
-    s = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    # TCP by name: asyncio switches Nagle's algorithm off only where it is named, and each answer would wait 40 ms for it
+    s = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         s.bind(("127.0.0.1", port))
@@ -200,9 +207,15 @@ def serve(
     token = secrets.token_urlsafe(24)
     host = ModelHost(opener)
     app = create_app(index, host, encode, token=token, port=port, graphs=graphs)
+
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: Any) -> None:
+            host.close()  # else it would wait for streams to end by themselves
+            super().handle_exit(sig, frame)
+
     announce(f"http://127.0.0.1:{port}/?token={token}")
     try:
-        uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[sock])
+        Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[sock])
     finally:
         host.close()
         sock.close()

@@ -36,13 +36,13 @@ def continuations(
         raise ValueError(f"temperature is {temperature}: give 0 (greedy) or more")
     tokens, mask = model.batch([list(p) for p in prompts], padding_side="left")
     draws = [torch.Generator(model.device).manual_seed(seed) for seed in seeds]
-    ends, going = _ends(model), torch.ones(len(tokens), dtype=torch.bool)
+    ends, going = ending_tokens(model), torch.ones(len(tokens), dtype=torch.bool)
     new: list[list[int]] = [[] for _ in prompts]
     past, step = None, tokens
     with model.edit(*edits):
         for _ in range(max_new_tokens):
             hidden, past = model.decode_step(step, mask, past)
-            chosen = _chosen(model.logits_of(hidden).float(), temperature, draws, going)
+            chosen = next_tokens(model.logits_of(hidden).float(), temperature, draws, going)
             going &= torch.tensor([int(t) not in ends for t in chosen])
             if not going.any():
                 break
@@ -53,7 +53,7 @@ def continuations(
     return new
 
 
-def _chosen(logits: Tensor, temperature: float, draws: list[torch.Generator], going: Tensor) -> Tensor:
+def next_tokens(logits: Tensor, temperature: float, draws: list[torch.Generator], going: Tensor) -> Tensor:
     """The next token of each row [B]; finished rows draw nothing."""
     if not temperature:
         return logits.argmax(-1)
@@ -66,7 +66,7 @@ def _chosen(logits: Tensor, temperature: float, draws: list[torch.Generator], go
     return chosen
 
 
-def _ends(model: Model) -> set[Any]:
+def ending_tokens(model: Model) -> set[Any]:
     """Tokens that end an answer."""
     given = getattr(getattr(model.module, "generation_config", None), "eos_token_id", None)
     return {*(given if isinstance(given, list) else [given]), model.tokenizer.eos_token_id}

@@ -31,23 +31,29 @@ export type Latent = Row & {
 export type Encoded = { source: string; cut: number; latents: Record<string, Row>; tokens: { text: string; ordinary: boolean; active: [number, number][] }[] };
 export type Status = { index: Record<string, any>; model: { state: "absent" | "loading" | "ready" | "failed"; problem: string } };
 
+export const UNANSWERED = "The explorer's server does not answer. Is `diascope explore` still running?";
+export class Refused extends Error {}
+
+// What the server said where it did not do what was asked.
+export async function refusal(answer: Response): Promise<Refused> {
+  const text = await answer.text();
+  let sentence = text;
+  try {
+    sentence = JSON.parse(text).error ?? text;
+  } catch {
+    /* a plain sentence */
+  }
+  return new Refused(sentence || `The server answered ${answer.status}.`);
+}
+
 export async function ask<T>(path: string, body?: unknown): Promise<T> {
   const init = body === undefined ? {} : { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) };
   let answer: Response;
   try {
     answer = await fetch(path, init);
   } catch {
-    throw new Error("The explorer's server does not answer. Is `diascope explore` still running?");
+    throw new Error(UNANSWERED);
   }
-  const text = await answer.text();
-  if (!answer.ok) {
-    let sentence = text;
-    try {
-      sentence = JSON.parse(text).error ?? text;
-    } catch {
-      /* a plain sentence */
-    }
-    throw new Error(sentence || `The server answered ${answer.status}.`);
-  }
-  return JSON.parse(text) as T;
+  if (!answer.ok) throw await refusal(answer);
+  return JSON.parse(await answer.text()) as T;
 }

@@ -152,6 +152,7 @@ export function Feature({ source, latent }: { source: string; latent: number }) 
               <span data-tip="smallest Matryoshka prefix that contains it">level {f.level}</span>
               <span class="keys"><kbd>j</kbd> next <kbd>k</kbd> previous <kbd>/</kbd> try</span>
             </p>
+            <a class="button" href={`#/steer?${new URLSearchParams({ push: `${source}:${f.latent}:1`, unit: f.max_activation > 0 ? "max" : "norm" })}`}>Steer</a>
           </header>
           <Said found={f.descriptions} />
           <View latent={f} />

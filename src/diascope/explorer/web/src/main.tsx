@@ -7,6 +7,7 @@ import { Graph, Shelf } from "./circuits/shelf";
 import { Feature } from "./feature";
 import { useAsk } from "./load";
 import { Sources } from "./sources";
+import { Steer } from "./steer/page";
 import { Text } from "./text";
 import { installTips } from "./tokens";
 
@@ -17,8 +18,10 @@ addEventListener("hashchange", () => {
 });
 
 function View() {
-  const [, kind, name, latent] = route.value.split("?")[0]!.split("/").map(decodeURIComponent);
+  const [path, ...query] = route.value.split("?");
+  const [, kind, name, latent] = path!.split("/").map(decodeURIComponent);
   if (kind === "text") return <Text />;
+  if (kind === "steer") return <Steer query={query.join("?")} key={query.join("?")} />;
   if (kind === "circuits") return name ? <Graph id={name} key={name} /> : <Shelf />;
   if (kind === "s" && name && latent) return <Feature source={name} latent={Number(latent)} key={`${name}/${latent}`} />;
   if (kind === "s" && name) return <Browse source={name} key={name} />;
@@ -35,6 +38,7 @@ function Page() {
         <nav aria-label="views">
           <a href="#/" aria-current={at === "" || at === "#/" ? "page" : undefined}>Sources</a>
           <a href="#/text" aria-current={at === "#/text" ? "page" : undefined}>Text</a>
+          <a href="#/steer" aria-current={at.startsWith("#/steer") ? "page" : undefined}>Steer</a>
           <a href="#/circuits" aria-current={at.startsWith("#/circuits") ? "page" : undefined}>Circuits</a>
         </nav>
         <span class="faint small model">{data?.index.model}</span>
