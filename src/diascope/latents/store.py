@@ -8,6 +8,7 @@
                         records.bin     one msgpack record a latent, back to back
                         offsets.npy     [S + 1] uint64
                         descriptions.json   what each latent stands for, where somebody said so (describe/shelf.py)
+                        descriptions.safetensors   derived from them: where each stands, and the words for search
 
 An example is (sequence, first token, length, position of the peak, [(token offset, activation / max in 1..255)]): a few
 dozen bytes. Source folders are numbers, so a name from a request never becomes a path. Reading needs no torch.
@@ -25,10 +26,13 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from diascope.latents.describe.shelf import NAME, Description, Shelf, write_shelf
+from diascope.latents.order import smallest
 from diascope.storage.files import read_json, reading
 from diascope.storage.seals import check_seal
 
 FORMAT = "diascope-index-2"
+SHALLOW = 16  # a page in the first 16th of a view is cut out of it; further down the whole order is sorted, and kept
+ORDERS = 8  # that are kept
 
 
 class Example(msgspec.Struct, array_like=True):
@@ -76,6 +80,7 @@ class Source:
                 f"{path} has {len(self._records)} bytes, its offsets say {self._offsets[-1]}: build the index again"
             )
         self._shelf = Shelf.open(folder)
+        self._orders: dict[tuple[str, bool, bool], np.ndarray] = {}  # of the columns by which it was read deeply
         self.number = int(folder.name)
 
     def __len__(self) -> int:
@@ -99,7 +104,11 @@ class Source:
 
     def search(self, text: str) -> list[int]:
         """Latents whose descriptions hold every word of `text`, best match first. ValueError for an empty text."""
-        return [j for j in self._shelf.search(text) if j < len(self)]
+        return self.find(text)[1]
+
+    def find(self, text: str, *, offset: int = 0, limit: int | None = None) -> tuple[int, list[int]]:
+        """(how many latents `search` finds, those on this stretch of them), without sorting the rest."""
+        return self._shelf.find(text, offset=offset, limit=limit, below=len(self))
 
     def browse(
         self, *, sort: str = "density", descending: bool = True, offset: int = 0, limit: int = 50, alive: bool = True
@@ -107,10 +116,20 @@ class Source:
         """(how many latents there are in the view, the latents on this stretch of it), sorted by a column."""
         if sort != "latent" and sort not in self.columns:
             raise KeyError(f"no column {sort!r}: there are latent, {', '.join(self.columns)}")
+        order = self._orders.get((sort, descending, alive))
+        if order is not None:
+            return len(order), order[offset : offset + limit].astype(np.int64)
         chosen = np.flatnonzero(self.columns["density"] > 0) if alive else np.arange(len(self))
         key = chosen if sort == "latent" else self.columns[sort][chosen]
-        order = np.argsort(-key if descending else key, kind="stable")
-        return len(chosen), chosen[order[offset : offset + limit]]
+        key = -key if descending else key
+        end = min(offset + limit, len(chosen))
+        if end < len(chosen) // SHALLOW:
+            return len(chosen), chosen[smallest(key, end)[offset:]]
+        order = chosen[np.argsort(key, kind="stable")]
+        while len(self._orders) >= ORDERS:
+            self._orders.pop(next(iter(self._orders)), None)  # the oldest
+        self._orders[sort, descending, alive] = order.astype(np.int32)
+        return len(chosen), order[offset:end]
 
 
 def _array(path: Path, read: Callable[[Path], Any] = np.load) -> Any:
