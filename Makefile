@@ -8,7 +8,7 @@ demo: .venv/run
 	$(BIN)/diascope demo $(ARGS)
 
 test: .venv/dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 check: .venv/dev
 	$(BIN)/ruff check src tests benchmarks

@@ -8,6 +8,8 @@ import urllib.request
 from pathlib import Path
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if "PYTEST_XDIST_WORKER" in os.environ:  # two processes at once: one thread each, or their threads wait for one another
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent))
 
 import pytest
@@ -18,6 +20,14 @@ from diascope.models.toy import toy_model
 from toy_rows import write_rows
 
 NUMBER = itertools.count()
+
+
+def pytest_collection_modifyitems(items):
+    """Of several processes, one has all tests of the real model, which share a long run and therefore come first; a file stays together."""
+    real = {item for item in items if item.get_closest_marker("real") or "real_workspace" in item.fixturenames}
+    items.sort(key=lambda item: item not in real)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("real" if item in real else str(item.path)))
 
 
 @pytest.fixture(scope="session")
