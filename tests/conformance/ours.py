@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from diascope.dictionaries import BatchTopK, Gated, JumpReLU, ReLU, TopK
 from diascope.training import Coefficient, MemberRecipe, TrainingRecipe
 from diascope.training.export import calibrate, fold
-from diascope.training.member import Member
+from diascope.training.member import Member, made
 
 D, S, K = 16, 64, 4
 ACTIVATIONS = {"BatchTopK": BatchTopK(K), "TopK": TopK(K), "JumpReLU": JumpReLU(0.5), "ReLU": ReLU(), "Gated": Gated()}
@@ -68,6 +70,7 @@ class Ours:
         self.m.since_fired[:] = 0
         if dead is not None:
             self.m.since_fired[dead] = 10**9
+        self.m.run = replace(self.m.run, dead_after=4 * len(x))  # before as many rows nothing can be dead, and this is step 5
         own, self.m._update = self.m._update, update or self.m._update
         try:
             self.m.step(x, x, 5, 10)
@@ -76,7 +79,7 @@ class Ours:
 
     def gradients(self, x: Tensor, dead: Tensor | None) -> dict[str, Tensor]:
         seen: dict[str, Tensor] = {}
-        self._step(x, dead, lambda grads, lr, step: seen.update({ROLES[k]: v.clone() for k, v in grads}))
+        self._step(x, dead, lambda grads, lr, step: seen.update({ROLES[k]: made(v).clone() for k, v in grads}))
         return seen
 
     def loss(self, x: Tensor) -> float:
