@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 
 
-def chosen(device: str | torch.device = "auto") -> torch.device:
-    """The device that `device` names: "cpu", "cuda", "cuda:1", or "auto" for the GPU where there is one.
+def chosen(device: str | torch.device = "auto", *, processes: int = 1) -> torch.device:
+    """The device that `device` names: "cpu", "cuda", "cuda:1", or "auto" for the GPU where there is one; of several processes, the processor.
 
     Raises ValueError where it is not at hand.
     """
     name = str(device)
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda" if processes == 1 and torch.cuda.is_available() else "cpu")
     kind, _, number = name.partition(":")
     if kind not in ("cpu", "cuda") or (number and not number.isdecimal()):
         raise ValueError(f"there is no device {name!r}: give auto, cpu, cuda or cuda:N")

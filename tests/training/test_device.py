@@ -57,6 +57,7 @@ def test_ten_steps_are_the_processors(kind, product):
 def test_a_device_is_named_or_refused():
     assert chosen("cpu").type == "cpu"
     assert chosen().type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert chosen(processes=2).type == "cpu"
     for wrong in ("tpu", "cuda:x", f"cuda:{torch.cuda.device_count()}"):
         with pytest.raises(ValueError, match=r"device|not at hand"):
             chosen(wrong)

@@ -179,6 +179,8 @@ class Suite:
     def run(self) -> None:
         from dataclasses import replace
 
+        from diascope.device import chosen
+        from diascope.distributed import processes
         from diascope.recipes.run import opened_model
         from diascope.recipes.suite import suite_cpu
 
@@ -188,7 +190,7 @@ class Suite:
         if 0 < self.per_layer < 32:
             raise ValueError(f"per-layer is {self.per_layer}: give 32 or more, or 0 to leave the CLTs and the crosscoder out")
         with Bars(out) as bars:
-            model = opened_model(self.model, "auto", bars.stage, "cpu" if self.axes else self.device)
+            model = opened_model(self.model, "auto", bars.stage, str(chosen(self.device, processes=processes())))
         recipe = suite_cpu(
             self.model, model.n_layers, tokens=self.tokens, latents=self.latents, per_layer=self.per_layer, kinds=self.kinds
         )

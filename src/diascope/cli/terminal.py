@@ -67,8 +67,7 @@ def carry_out(
 
     team = joined(axes)
     with Bars(out if team.first else Console(quiet=True)) as bars:
-        places = {"spool": spool, "checkpoint_to": checkpoint_to}
-        places["device"] = "cpu" if device == "auto" and team.everyone.size > 1 else device
+        places = {"spool": spool, "checkpoint_to": checkpoint_to, "device": device}
         run = Run(recipe, workspace, bars.stage, track, model=model, team=team, shard_model=shard_model, **places)  # type: ignore[arg-type]
         run.carry_out(until)
     if not team.first:

@@ -37,12 +37,17 @@ def parsed(text: str, world: int) -> dict[str, int]:
     return found
 
 
+def processes() -> int:
+    """How many were started together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def joined(axes: str = "") -> Team:
     """The team of this process. Call it once, before anything else that is distributed.
 
     `axes` as `parsed` takes them; empty puts all processes on the data axis.
     """
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    world = processes()
     sizes = parsed(axes, world)
     if world == 1:
         return ALONE

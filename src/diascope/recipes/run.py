@@ -88,7 +88,7 @@ class Run:
         (distributed.joined) all share harvest and training; the first does what comes after. With `shard_model` the model's weights are
         spread over the team (models/sharded.py). `device` is where the model and training compute (device.py); a team's training is on
         processors."""
-        self.checkpoint_to, self.device = checkpoint_to, str(chosen(device))
+        self.checkpoint_to, self.device = checkpoint_to, str(chosen(device, processes=team.everyone.size))
         self.track, self.team, self.shard_model = track, team, shard_model and team.everyone.size > 1
         if self.shard_model and recipe.store != "spool":
             raise ValueError(

@@ -78,7 +78,9 @@ class Group:
         checkpoint_to: str | Path = "",
         device: str = "cpu",
     ) -> None:
-        self.device = self._usable(device, team)
+        self.device = chosen(device, processes=team.everyone.size)
+        if self.device.type != "cpu" and team.everyone.size > 1:
+            raise ValueError(f"several processes train on processors: leave --device {device} out, or start one process")
         self.observe: Callable[[dict[str, Any]], None] = lambda line: None
         self.recipe, self.reader, self.folder, self.model, self.team = recipe, reader, Path(folder), model, team
         keep, self.outliers = rows_in_use(recipe, reader)
@@ -110,15 +112,6 @@ class Group:
         late = [m for m in self.members if m.recipe.starts_from and self._span(m)[0] >= self.step]
         # from the first window, which may be gone when their turn comes
         self.rows_for_late = {s: self._sample((s,), START) for s in {s for m in late for s in self._needed(m.recipe)}}
-
-    @staticmethod
-    def _usable(device: str, team: Team) -> torch.device:
-        found = chosen(device)
-        if found.type != "cpu" and team.everyone.size > 1:
-            if device != "auto":
-                raise ValueError(f"several processes train on processors: leave --device {device} out, or start one process")
-            return torch.device("cpu")
-        return found
 
     def _restored(self, index: int, recipe: MemberRecipe) -> Member:
         """The member, or this process's share of it, from the checkpoint."""

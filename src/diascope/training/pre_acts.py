@@ -87,10 +87,10 @@ class PreActivations:
         """The `count` largest positive entries of the whole batch, ties included, and the least of them; of all of them, over
         all processes, these are this one's. Where fewer are positive: fewer, and None.
 
-        `guess` is where their bar may lie: if it is about right, one search finds a superset, among which they are chosen.
+        `guess` is where their bar may lie (0: nobody knows): if it is about right, one search finds a superset, among which they are chosen.
         """
         of_all = self.team.member.total
-        if guess < float("inf"):
+        if 0 < guess < float("inf"):
             near = self.above(0.9 * guess, exactly=False)
             if count <= of_all(len(near.index)) <= 4 * count and (bar := self._least(near, count)) > 0.9 * guess:
                 return near.kept(near.value >= bar), bar
