@@ -10,6 +10,7 @@ from diascope.edits import Edit
 from diascope.evals import evaluate
 from diascope.evals.controls import controls
 from diascope.evals.text import EvalText
+from diascope.models.toy import toy_model
 from diascope.tokens import Document, pack
 
 WORDS = "the cat sat on a mat and the dog ran off with my hat ".split()
@@ -66,6 +67,22 @@ def test_losses_equal_a_plain_forward_pass(toy, sequences):
     assert np.mean(ce) == pytest.approx(float(ours["half"].ce.mean()), abs=1e-5)
     assert np.mean(kl) == pytest.approx(float(ours["half"].kl.mean()), abs=1e-5)
     assert float(ours["clean"].kl.abs().max()) == 0
+
+
+def test_losses_of_a_bfloat16_model_are_those_of_float64_products(sequences):
+    """Factors that are bfloat16 are multiplied as such, but no logit is rounded to it."""
+    model = toy_model()
+    model.module.to(torch.bfloat16)
+    text = EvalText(model, sequences)
+    clean = text.hidden()
+    other = clean * 0.5
+    assert clean.dtype == torch.bfloat16
+    ours = text.losses(clean, {"half": other})
+    base, half = (F.log_softmax(h.double() @ model.unembedding.double().t(), -1) for h in (clean, other))
+    ce = -half.gather(1, text.targets[:, None]).squeeze(1)
+    assert torch.allclose(ours["half"].ce.double(), ce, atol=2e-5)
+    assert torch.allclose(ours["half"].kl.double(), (base.exp() * (base - half)).sum(-1), atol=2e-5)
+    assert torch.backends.mkldnn.matmul.fp32_precision != "bf16"
 
 
 def test_metrics_follow_their_definitions(toy, sequences, rows, make_dictionary):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_matrix
 
 from diascope.dictionaries import Dictionary, DictionaryConfig
 from diascope.evals.absorption import Absorption, _absorbed, absorption
@@ -138,7 +139,6 @@ def test_ranking_and_probe_against_direct_formulas():
     x = r.exponential(size=(200, 6)) * (r.random((200, 6)) < 0.5)
     y = (r.random(200) < 0.5).astype(int)
     x[:, 2] += 0.7 * y
-    from scipy.sparse import csr_matrix
 
     z = x / (x.sum(0) / np.maximum((x > 0).sum(0), 1) + 1e-6)
     direct = np.argsort(-np.abs(z[y == 1].mean(0) - z[y == 0].mean(0)), kind="stable")
@@ -156,7 +156,8 @@ def test_removal_takes_the_concept_and_leaves_the_other(toy, planted):
     entry = removal(subject, planted, Removal(train=120, test=80, k=2), tasks=[task(toy), other])
     x = torch.randn(5, 32)
     f = planted.encode(x).dense()
-    assert np.allclose(without(planted, x.numpy(), np.array([5, 7])), x - f[:, [5, 7]] @ planted.W_dec[[5, 7]], atol=1e-6)
+    left = without(planted, x.numpy(), csr_matrix(f.numpy()), np.array([5, 7]))
+    assert np.allclose(left, x - f[:, [5, 7]] @ planted.W_dec[[5, 7]], atol=1e-6)
     assert sorted(entry.details["latents"]["letters0"]) == [5, 6]
     own, others = entry.details["drops"]["latents"]["letters0"]
     assert own > 0.1 > abs(others) and own > entry.details["drops"]["other latents"]["letters0"][0] + 0.1

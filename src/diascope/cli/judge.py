@@ -82,10 +82,11 @@ class Eval:
             rows, beside = None, dict[str, dict[str, Control]]()
             if self.fit_text:
                 other = open_corpus(self.fit_text, field=self.field).documents
-                rows = rows_of(model, pack(model, other, context=self.context, max_tokens=8_192))
+                budget = tier("cpu" if self.tier == "core" else self.tier).budget
+                fit = pack(model, other, context=self.context, max_tokens=max(8_192, budget.tokens))
+                rows = rows_of(model, fit, 8_192)
                 if self.trained_controls:
-                    budget = tier("cpu" if self.tier == "core" else self.tier).budget
-                    fit = pack(model, other, context=self.context, max_tokens=budget.tokens)
+                    fit = fit.part(0, max(1, budget.tokens // self.context))
                     beside = trained_controls(model, dictionaries, fit, budget, progress=bars.stage("controls", "steps"))
             results = evaluate(
                 model,

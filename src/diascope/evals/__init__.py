@@ -1,11 +1,11 @@
 """Judge dictionaries: fidelity on rows, loss through the model, and controls beside them, each number with its interval."""
 
+from diascope.evals.clean import rows_of
 from diascope.evals.latent_scaling import LatentScaling, latent_scaling
 from diascope.evals.moved import Moved, moved
 from diascope.evals.paired import Series, difference
 from diascope.evals.random_model import random_weights
 from diascope.evals.run import Evaluation, evaluate
-from diascope.evals.text import rows_of
 from diascope.evals.trained import Budget, Control, trained_controls
 
 __all__ = [

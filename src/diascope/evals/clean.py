@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from diascope.dictionaries import Dictionary
 from diascope.dictionaries.site_maps import stretches
 from diascope.evals import kept
 from diascope.evals.sums import Cells, Spread
@@ -105,6 +106,14 @@ class CleanText:
             self.moments[s], self._norms[s] = moments[s], torch.cat(norms[s])
             self._write(s)
 
+    def start(self, tokens: int, sites: list[Site]) -> tuple[dict[Site, Tensor], np.ndarray]:
+        """(rows [n, d] float32 by site, document of each [n]) of the first pieces that hold `tokens` tokens, or of all."""
+        self._sites = sites
+        whole = max(1, tokens // self.sequences.tokens.shape[1])
+        first = [p for p in self.pieces() if p.first < whole]
+        found = [self._rows(p) for p in first]
+        return {s: torch.cat([f[s] for f in found]) for s in sites}, np.concatenate([p.text.documents for p in first])
+
     def vectors(self, piece: Piece) -> dict[Site, Tensor]:
         """Rows [n, d] float32 of a piece at the sites that were looked at; those held are given out once."""
         return self._held.pop(piece.first, None) or self._rows(piece)
@@ -172,6 +181,23 @@ class CleanText:
             with commit_file(path) as work:
                 save_file({f"model:{name}": h.contiguous() for name, h in found.items()}, work)
         return found
+
+
+def rows_of(
+    model: Model, sequences: Sequences, tokens: int | None = None, *, keep: bool = True
+) -> Callable[[Dictionary], tuple[Tensor, Tensor]]:
+    """For `evaluate(training_rows=...)`: a dictionary's inputs and targets on the first `tokens` of `sequences` (all of them),
+    for fitting its controls; `keep` as in `evaluate`."""
+    text = CleanText(model, sequences, 0, keep=keep)
+    last: dict[tuple[Site, ...], dict[Site, Tensor]] = {}
+
+    def rows(d: Dictionary) -> tuple[Tensor, Tensor]:
+        if d.sites not in last:  # dictionaries of the same sites often come one after another
+            last.clear()
+            last[d.sites], _ = text.start(tokens or sequences.tokens.size, list(d.sites))
+        return d.inputs(last[d.sites]), d.targets(last[d.sites])
+
+    return rows
 
 
 class Frame:

@@ -27,7 +27,7 @@ from diascope.evals.probing import ranking, sparse
 from diascope.evals.subject import Subject
 
 OFF = "mean difference"
-Change = Callable[[np.ndarray], np.ndarray]  # rows [n, d] -> rows without something
+Change = Callable[[np.ndarray, Any], np.ndarray]  # rows [n, d] and their latents -> rows without something
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,16 @@ class Removal:
 @dataclass(frozen=True)
 class _Concept:
     x: np.ndarray
+    f: Any  # latents of x, sparse
     y: np.ndarray
     x_test: np.ndarray
+    f_test: Any
     y_test: np.ndarray
 
-    def found(self, change: Change = lambda x: x) -> float:
+    def found(self, change: Change = lambda x, f: x) -> float:
         """AUROC of a probe that is trained and judged on changed rows."""
-        probe = fit(change(self.x), self.y, standardise=True, strengths=(0.01,))
-        return auroc(self.y_test, probe.score(change(self.x_test)))
+        probe = fit(change(self.x, self.f), self.y, standardise=True, strengths=(0.01,))
+        return auroc(self.y_test, probe.score(change(self.x_test, self.f_test)))
 
 
 def removal(
@@ -95,17 +97,17 @@ def removal(
 def _read(subject: Subject, d: Dictionary, task: Task, config: Removal) -> _Concept:
     train, test = task.split(config.train, config.test)
     x = d.inputs(subject.last([task.prompts[j] for j in (*train, *test)])).numpy()
-    return _Concept(x[: len(train)], task.labels[train], x[len(train) :], task.labels[test])
+    f, n = sparse(d, x), len(train)
+    return _Concept(x[:n], f[:n], task.labels[train], x[n:], f[n:], task.labels[test])
 
 
 def _changes(d: Dictionary, c: _Concept, config: Removal, name: str) -> tuple[dict[str, Change], list[int]]:
-    f = sparse(d, c.x)
-    latents = ranking(f, c.y)[: config.k]
-    rate = np.asarray((f > 0).mean(0)).ravel()
+    latents = ranking(c.f, c.y)[: config.k]
+    rate = np.asarray((c.f > 0).mean(0)).ravel()
     drawn = alike(rate, latents, rng.generator(config.seed, "other latents", name))
     changes: dict[str, Change] = {
-        "latents": lambda x: without(d, x, latents),
-        "other latents": lambda x: without(d, x, drawn),
+        "latents": lambda x, f: without(d, x, f, latents),
+        "other latents": lambda x, f: without(d, x, f, drawn),
     }
     return changes, latents.tolist()
 
@@ -114,12 +116,12 @@ def _projected(c: _Concept) -> Change:
     """Off the difference of the classes' means: the same for all dictionaries of a site."""
     u = c.x[c.y == 1].mean(0) - c.x[c.y == 0].mean(0)
     u = u / max(float(np.linalg.norm(u)), 1e-30)
-    return lambda x: x - (x @ u)[:, None] * u
+    return lambda x, f: x - (x @ u)[:, None] * u
 
 
-def without(d: Dictionary, x: np.ndarray, latents: np.ndarray) -> np.ndarray:
-    """Rows x [n, d] of an SAE without what `latents` write."""
-    return x - (sparse(d, x)[:, latents] @ d.W_dec.detach().numpy()[latents]).astype(np.float32)
+def without(d: Dictionary, x: np.ndarray, f: Any, latents: np.ndarray) -> np.ndarray:
+    """Rows x [n, d] of an SAE, whose latents are f [n, d_sae], without what `latents` write."""
+    return x - (f[:, latents] @ d.W_dec.detach().numpy()[latents]).astype(np.float32)
 
 
 def _summary(drops: np.ndarray) -> dict[str, Any]:

@@ -121,16 +121,17 @@ class Pass:
         x, y = _beside(vectors, reads), _beside(vectors, writes)
         if not len(x):
             return
-        y_hat = j.map(x, y)
+        d = j.latents
+        f = None if d is None else d.encode(x)
+        y_hat = j.map(x, y) if d is None or f is None else d.decode(f, x)
         self._error(piece, writes, y, y_hat, j.tally)
         for site, w, tally in zip(writes, stretches(j.like.config.widths_out), j.by_site, strict=False):
             self._target(piece, (site,), y[:, w], tally)
             self._error(piece, (site,), y[:, w], y_hat[:, w], tally)
-        if j.latents is not None and j.fired is not None:
-            f = j.latents.encode(x)
+        if d is not None and f is not None and j.fired is not None:
             j.tally.add(piece.spread, l0=f.counts.numpy())
             owner = self.groups[torch.from_numpy(piece.rows).long()]
-            j.fired += torch.bincount(owner[f.rows] * j.latents.d_sae + f.index, minlength=j.fired.numel()).view_as(j.fired)
+            j.fired += torch.bincount(owner[f.rows] * d.d_sae + f.index, minlength=j.fired.numel()).view_as(j.fired)
         if j.scaling:
             j.scaling.add(x)
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from diascope.dictionaries import Dictionary
 from diascope.evals.absorption import Absorption, absorption
+from diascope.evals.clean import CleanText
 from diascope.evals.entry import Entry, Unmeasurable
 from diascope.evals.forgetting import Forgetting, Pair, forgetting, texts
 from diascope.evals.geometry import Geometry, geometry
@@ -27,7 +28,6 @@ from diascope.evals.probing import Probing, probing
 from diascope.evals.ravel import Ravel, ravel
 from diascope.evals.removal import Removal, removal
 from diascope.evals.subject import Subject
-from diascope.evals.text import EvalText
 from diascope.evals.trained import Beside, Budget, Control
 from diascope.models import Model
 from diascope.tokens import Sequences
@@ -178,10 +178,9 @@ class _Runner:
         return out
 
     def geometry(self, subject: Subject) -> Callable[[Dictionary, bool], Entry]:
-        n = max(1, self.settings.tokens // self.sequences.tokens.shape[1])
-        text = EvalText(subject.model, self.sequences.part(0, min(n, len(self.sequences))))
-        vectors = text.capture(subject.sites)
-        return lambda d, _: geometry(d, d.inputs(vectors), d.targets(vectors), text.documents, self.settings.geometry)
+        text = CleanText(subject.model, self.sequences, 0)  # whose rows the losses' evaluation may have left on disk
+        vectors, documents = text.start(self.settings.tokens, subject.sites)
+        return lambda d, _: geometry(d, d.inputs(vectors), d.targets(vectors), documents, self.settings.geometry)
 
     def probing(self, subject: Subject) -> Callable[[Dictionary, bool], Entry]:
         tasks = [load_task(name, seed=self.settings.probing.seed) for name in self.settings.probing.tasks]

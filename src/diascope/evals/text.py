@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diascope.dictionaries import Dictionary
 from diascope.models import Model
 from diascope.sites import Site
 from diascope.tokens import Sequences
@@ -120,18 +120,24 @@ class EvalText:
         W_U = self.model.unembedding.float()  # a bfloat16 product would round logits near 20 to eighths
         bias = getattr(self.model.parts.unembedding, "bias", None)
         hidden = torch.stack([clean, *others.values()])
-        chunk = chunk or max(8, 448 // len(names))  # bounds the logits in memory: 448 * vocabulary floats, twice
+        chunk = min(chunk or max(8, 448 // len(names)), len(clean))  # bounds the logits in memory: 448 * vocabulary floats
+        # these hold every chunk: memory that is new each time costs as long as the products
+        products = W_U.new_empty(len(names) * chunk, len(W_U))
+        p, spare = torch.empty(2, chunk, len(W_U))
         found: dict[Any, list[tuple[Tensor, ...]]] = {name: [] for name in names}
         for start in range(0, len(clean), chunk):
             part = hidden[:, start : start + chunk]
-            product = part.reshape(-1, part.shape[-1]).to(W_U) @ W_U.t() + (0 if bias is None else bias.float())
-            logits = self.model.scaled_logits(product).cpu()
-            logits = logits.view(*part.shape[:2], -1)
-            z = logits.logsumexp(-1)
+            n = part.shape[1]
+            with _factors_are(hidden.dtype, self.model.unembedding.dtype):
+                product = torch.mm(part.reshape(-1, part.shape[-1]).to(W_U), W_U.t(), out=products[: len(names) * n])
+            if bias is not None:
+                product += bias.float()
+            logits = self.model.scaled_logits(product).cpu().view(len(names), n, -1)
+            z = torch.stack([_logsumexp(one, spare[:n]) for one in logits])
             own = logits.gather(-1, targets[None, start : start + chunk, None].expand(len(names), -1, 1)).squeeze(-1)
-            p = (logits[0] - z[0, :, None]).exp()
+            torch.sub(logits[0], z[0, :, None], out=p[:n]).exp_()
             # differences first: a sum of p times logits would lose 2e-4 nats in float32 over 262,144 words
-            kl = torch.stack([(p * (logits[0] - other)).sum(-1) for other in logits]) - z[0] + z
+            kl = torch.stack([torch.sub(logits[0], one, out=spare[:n]).mul_(p[:n]).sum(-1) for one in logits]) - z[0] + z
             first = logits.argmax(-1)
             ce = z - own
             for k, name in enumerate(names):
@@ -139,15 +145,20 @@ class EvalText:
         return {name: Losses(*(torch.cat(column) for column in zip(*parts, strict=True))) for name, parts in found.items()}
 
 
-def rows_of(model: Model, sequences: Sequences) -> Callable[[Dictionary], tuple[Tensor, Tensor]]:
-    """For `evaluate(training_rows=...)`: a dictionary's inputs and targets on `sequences`, for fitting its controls."""
-    text = EvalText(model, sequences)
-    last: dict[tuple[Site, ...], dict[Site, Tensor]] = {}
+def _logsumexp(logits: Tensor, spare: Tensor) -> Tensor:
+    """log sum exp of each row [n] of logits [n, V]; `spare` [n, V] is written over."""
+    largest = logits.amax(-1, keepdim=True)
+    return torch.sub(logits, largest, out=spare).exp_().sum(-1).log() + largest.squeeze(-1)
 
-    def rows(d: Dictionary) -> tuple[Tensor, Tensor]:
-        if d.sites not in last:  # dictionaries of the same sites often come one after another
-            last.clear()
-            last[d.sites] = text.capture(list(d.sites))
-        return d.inputs(last[d.sites]), d.targets(last[d.sites])
 
-    return rows
+@contextlib.contextmanager
+def _factors_are(*dtypes: torch.dtype) -> Iterator[None]:
+    """Faster float32 products of what was bfloat16: rounding a factor to bfloat16 then changes nothing, and sums stay float32."""
+    matmul: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    before = matmul.fp32_precision
+    if all(d == torch.bfloat16 for d in dtypes) and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        matmul.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        matmul.fp32_precision = before

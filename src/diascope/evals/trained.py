@@ -33,11 +33,12 @@ from diascope.config import to_data, within
 from diascope.dictionaries import BatchTopK, Dictionary, TopK, load_dictionary, save_dictionary
 from diascope.dictionaries.activations import Nesting
 from diascope.evals import kept
+from diascope.evals.clean import CleanText
 from diascope.evals.controls import same_l0
 from diascope.evals.random_model import random_weights
 from diascope.evals.replace import check_fits
-from diascope.evals.text import EvalText
 from diascope.models import Model
+from diascope.models.load import fast_dtype
 from diascope.numerics import Moments, ridge
 from diascope.sites import Site
 from diascope.storage import commit_folder
@@ -47,7 +48,7 @@ from diascope.training.export import calibrate, fold
 from diascope.training.rows import scale
 
 NAMES = ("retrained", "frozen_decoder", "random_model")
-VERSION = 1  # of what is trained: another number forgets what was kept
+VERSION = 2  # of what is trained: another number forgets what was kept
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def trained_controls(
     if not judged:
         return {name: {} for name in dictionaries}
     progress(0, 1, "rows of the controls")
-    rows = _Rows(model, sequences, list(dict.fromkeys(s for d in judged.values() for s in d.sites)), budget.seed)
+    rows = _Rows(model, sequences, list(dict.fromkeys(s for d in judged.values() for s in d.sites)), budget.seed, keep)
     shapes = {name: _shape(d, rows) for name, d in judged.items()}
     different = list(dict.fromkeys(shapes.values()))
     identity: dict[str, Any] | None = None
@@ -126,6 +127,7 @@ def trained_controls(
             "weights": kept.weights(model),
             "tokens": kept.tokens(sequences),
             "budget": to_data(budget),
+            "product": _product(),
             "version": VERSION,
         }
     found: dict[_Shape, dict[str, Dictionary]] = {}
@@ -154,8 +156,8 @@ def has_controls(d: Dictionary) -> bool:
 class _Rows:
     """Rows of the text at the sites, in the model and, when first asked for, in the random one."""
 
-    def __init__(self, model: Model, sequences: Sequences, sites: list[Site], seed: int) -> None:
-        self.model, self.sequences, self.sites, self.seed = model, sequences, sites, seed
+    def __init__(self, model: Model, sequences: Sequences, sites: list[Site], seed: int, keep: bool) -> None:
+        self.model, self.sequences, self.sites, self.seed, self.keep = model, sequences, sites, seed, keep
         self._random: Model | None = None
         self._seen: dict[bool, dict[Site, Tensor]] = {}
 
@@ -168,7 +170,8 @@ class _Rows:
     def of(self, site: str, *, random: bool = False) -> Tensor:
         """[n, d] float32."""
         if random not in self._seen:
-            self._seen[random] = EvalText(self.random if random else self.model, self.sequences).capture(self.sites)
+            text = CleanText(self.random if random else self.model, self.sequences, 0, keep=self.keep)
+            self._seen[random], _ = text.start(self.sequences.tokens.size, self.sites)
         return self._seen[random][Site.parse(site)]
 
 
@@ -223,6 +226,7 @@ def _started(shape: _Shape, x: Tensor, y: Tensor, budget: Budget) -> Member:
     run = TrainingRecipe(
         (recipe,), seed=budget.seed, batch=budget.batch, lr=2e-3, lr_warmup=max(20, budget.steps // 20), beta1=0.9, beta2=0.99,
         l0_warmup=max(20, budget.steps // 5), dead_after=max(10_000, budget.steps * budget.batch // 4), decoder_start="he",
+        product=_product(),
     )  # fmt: skip
     member = Member(recipe, run, (x.shape[1],), (y.shape[1],), 0)
     mx, my = Moments.of(x), Moments.of(y)
@@ -233,6 +237,11 @@ def _started(shape: _Shape, x: Tensor, y: Tensor, budget: Budget) -> Member:
     pick = torch.from_numpy(rng.generator(budget.seed, "start").permutation(len(x))[:8192])
     member.start(scale(recipe, mx), scale(recipe, my), my.mean.float(), x[pick], y[pick], affine)
     return member
+
+
+def _product() -> str:
+    """Of the encoder: bfloat16 finds the same candidates within its rounding (docs/benchmarks.md) where processors have it."""
+    return str(fast_dtype(torch.device("cpu"))).removeprefix("torch.")
 
 
 def _batches(n: int, budget: Budget) -> Iterator[Tensor]:
