@@ -44,7 +44,7 @@ from diascope.storage.seals import seal
 
 WORDS = "river town king light bridge treaty metal winter engine chapel forest letter colour border music harvest".split()
 FIRST = ("index.html", "app.js", "app.css")
-LAZY = ("circuit.js", "circuit.css")
+LAZY = ("circuit.js", "circuit.css", "views.js", "views.css")
 Found = dict[str, float]
 
 

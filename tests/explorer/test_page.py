@@ -23,7 +23,7 @@ def test_the_committed_build_is_the_sources_build(tmp_path):
     for script in ("check", "build"):
         done = subprocess.run(["npm", "run", script], cwd=work, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
-    for name in ("app.js", "app.css", "circuit.js", "circuit.css"):
+    for name in ("app.js", "app.css", "circuit.js", "circuit.css", "views.js", "views.css"):
         assert filecmp.cmp(STATIC / name, tmp_path / "a" / "page" / "static" / name, shallow=False), f"{name}: run `make page`"
 
 

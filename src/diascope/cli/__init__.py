@@ -15,6 +15,7 @@ from diascope.cli.carry import Convert, Publish
 from diascope.cli.compare import Compare
 from diascope.cli.data import Contrast, Encode
 from diascope.cli.describe import Describe
+from diascope.cli.export import Export, Import
 from diascope.cli.judge import Eval, Explore, Inspect, Verify
 from diascope.cli.make import Chat, Demo, Finetune, Suite, Train
 from diascope.cli.plan import Plan
@@ -24,7 +25,7 @@ from diascope.cli.trace import Trace
 COMMANDS = {
     "demo": Demo, "train": Train, "suite": Suite, "finetune": Finetune, "chat": Chat, "eval": Eval,
     "compare": Compare, "describe": Describe, "encode": Encode, "contrast": Contrast, "convert": Convert,
-    "inspect": Inspect, "plan": Plan, "trace": Trace, "publish": Publish, "explore": Explore, "verify": Verify,
+    "inspect": Inspect, "plan": Plan, "trace": Trace, "publish": Publish, "export": Export, "import": Import, "explore": Explore, "verify": Verify,
 }  # fmt: skip
 
 

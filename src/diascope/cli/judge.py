@@ -236,6 +236,9 @@ class Explore:
     """Port; 0 takes any free one."""
     model: bool = True
     """Load the model too, for trying texts; without it the explorer browses only and starts in a second."""
+    np_compat: bool = False
+    """Answer Neuronpedia's client and notebooks too (docs/neuronpedia.md), on port 3000 unless --port says another."""
 
     def run(self) -> None:
-        explore(self.folder, self.port, model=self.model)
+        port = 3000 if self.np_compat and self.port == 7400 else self.port
+        explore(self.folder, port, model=self.model, np_compat=self.np_compat)

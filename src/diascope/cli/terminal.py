@@ -104,9 +104,10 @@ def tables(cards: dict[str, dict]) -> None:  # type: ignore[type-arg]
     out.print()
 
 
-def explore(folder: Path, port: int, *, model: bool) -> None:
+def explore(folder: Path, port: int, *, model: bool, np_compat: bool = False) -> None:
     from diascope.explorer.circuits import graphs_in
     from diascope.explorer.live import encode, opener
+    from diascope.explorer.np_compat import with_neuronpedia
     from diascope.explorer.server import serve
     from diascope.latents.store import Index
 
@@ -116,14 +117,27 @@ def explore(folder: Path, port: int, *, model: bool) -> None:
     everything = {
         p.name: p for p in (folder / "dictionaries").glob("*") if p.is_dir()
     }  # a graph may be of more than the index has
+    graphs = graphs_in(folder / "graphs")
     serve(
         index,
-        graphs=graphs_in(folder / "graphs"),
+        graphs=graphs,
         port=port,
         opener=opener(index.meta["model"], everything | paths, index.meta.get("companions", {})) if live else None,
         encode=encode,
-        announce=_announce,
+        announce=_announce_compat if np_compat else _announce,
+        around=lambda app, host: with_neuronpedia(app, index, host, graphs) if np_compat else app,
     )
+
+
+def _announce_compat(url: str) -> None:
+    from diascope.explorer.np_compat import PORT
+
+    _announce(url)
+    address, _, token = url.partition("/?token=")
+    out.print(f"Neuronpedia's client: USE_LOCALHOST=true NEURONPEDIA_API_KEY={token}", markup=False, highlight=False, soft_wrap=True)
+    if not address.endswith(f":{PORT}"):
+        told = f"It asks port {PORT} alone: set neuronpedia.requests.base_request.NPRequest.BASE_URL to {address}/api"
+        out.print(told, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def _announce(url: str) -> None:

@@ -59,11 +59,11 @@ async def of_model(host: ModelHost, function: Callable[[Any], Any]) -> Any:
         raise Problem(429, BUSY) from error
 
 
-def job_of_model(host: ModelHost, work: Work) -> Job:
-    """`work(opened, emit)` queued as a job; a Problem where there is no model, or the queue is full."""
+def job_of_model(host: ModelHost, work: Work, *, title: str = "") -> Job:
+    """`work(opened, emit)` queued as a job called `title`; a Problem where there is no model, or the queue is full."""
     need_model(host)
     try:
-        return host.start(work)
+        return host.start(work, title=title)
     except Busy as error:
         raise Problem(429, BUSY) from error
 

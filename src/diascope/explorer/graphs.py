@@ -3,6 +3,7 @@
 GET  /api/graphs                          what there is: id, prompt, targets, scores, what verification says
 GET  /api/graphs/{graph}                  ?node_share=&edge_share=: `diascope.circuits.view`, with the sources to link to
 POST /api/graphs/{graph}/intervene        {"latents": [[layer, position, index], ...], "factor": 0, "mode": "free"}
+                                          as JSON; with `Accept: text/event-stream` as a job: job, stage (one a step), done
 
 No torch here: what reads graphs and runs models (interventions.py) is handed in. A name is looked up among the
 folder's, and never becomes a path.
@@ -22,7 +23,8 @@ import msgspec
 from starlette.requests import Request
 from starlette.routing import Route
 
-from diascope.explorer.answers import Problem, answers, asked, of_model
+from diascope.explorer.answers import Problem, answers, asked, job_of_model, of_model
+from diascope.explorer.events import Events
 from diascope.explorer.host import ModelHost
 from diascope.latents.store import Index, Source
 from diascope.storage.files import read_json
@@ -41,9 +43,20 @@ class GraphWork(Protocol):
         ...
 
     def intervene(
-        self, opened: Any, folder: Path, latents: Sequence[tuple[int, int, int]], *, factor: float, mode: str
+        self,
+        opened: Any,
+        folder: Path,
+        latents: Sequence[tuple[int, int, int]],
+        *,
+        factor: float,
+        mode: str,
+        stage: Callable[[str], None],
     ) -> dict[str, Any]:
-        """What the opened model says once latents are multiplied by a factor; ValueError where that cannot be."""
+        """What the opened model says once latents are multiplied by a factor; ValueError where that cannot be. Tells each `stage`."""
+        ...
+
+    def sources(self, opened: Any, folder: Path, index: Index) -> dict[int, Source] | None:
+        """By layer, the index's source of the graph's latents; None where what is open is not what the graph was made with."""
         ...
 
 
@@ -103,10 +116,10 @@ class GraphApi:
 
     def _view(self, folder: Path, shares: dict[str, float]) -> bytes:
         with self._one:
-            key = (folder.name, (folder / "graph.json").stat().st_mtime_ns, *shares.values())
+            key = (folder.name, (folder / "graph.json").stat().st_mtime_ns, self.host.state == "ready", *shares.values())
             if key not in self._views:
                 try:
-                    sources = _sources(self.index, read_json(folder / "graph.json"))
+                    sources = self._sources(folder)
                     found = self._worker().view(folder, _Labels(sources), **shares)
                 except ValueError as error:
                     raise Problem(422, f"{error}.") from error
@@ -115,6 +128,11 @@ class GraphApi:
                     self._views.pop(next(iter(self._views)))
                 self._views[key] = msgspec.json.encode(found | {"graph": folder.name, "links": links})
             return self._views[key]
+
+    def _sources(self, folder: Path) -> dict[int, Source]:
+        """By layer, the source to link to: by the dictionaries themselves where they are open, else by their titles."""
+        exact = self._worker().sources(self.host.opened, folder, self.index) if self.host.state == "ready" else None
+        return _titled(self.index, read_json(folder / "graph.json")) if exact is None else exact
 
     @answers
     async def intervened(self, request: Request) -> Any:
@@ -126,13 +144,19 @@ class GraphApi:
         if mode not in MODES:
             raise Problem(400, f"The mode must be one of {', '.join(MODES)}.")
 
-        def work(opened: Any) -> Any:
+        def work(opened: Any, stage: Callable[[str], None]) -> Any:
             with self._one:
                 worker = self._worker()
-            return worker.intervene(opened, folder, latents, factor=float(factor), mode=mode)
+            return worker.intervene(opened, folder, latents, factor=float(factor), mode=mode, stage=stage)
 
+        if "text/event-stream" in request.headers.get("accept", ""):
+            title = f"intervening on {len(latents)} latent{'' if len(latents) == 1 else 's'} of {folder.name}"
+            told = job_of_model(
+                self.host, lambda opened, emit: work(opened, lambda what: emit("stage", {"what": what})), title=title
+            )
+            return Events(told)
         try:
-            return await of_model(self.host, work)
+            return await of_model(self.host, lambda opened: work(opened, lambda _: None))
         except ValueError as error:
             raise Problem(422, f"{error}.") from error
 
@@ -156,8 +180,11 @@ class _Labels(Mapping[tuple[int, int], str]):
         return sum(map(len, self.sources.values()))
 
 
-def _sources(index: Index, about: dict[str, Any]) -> dict[int, Source]:
-    """By layer, the one source of the graph's model whose dictionary has the title of that layer's latents."""
+def _titled(index: Index, about: dict[str, Any]) -> dict[int, Source]:
+    """By layer, the one source of the graph's model whose dictionary has the title of that layer's latents.
+
+    Two runs of one recipe have one title: this is for when the dictionaries are not open.
+    """
     if about.get("model") != index.meta["model"]:
         return {}
     titles: dict[str, list[Source]] = {}

@@ -72,15 +72,15 @@ class ModelHost:
             with self._lock:
                 self._waiting -= 1
 
-    def start(self, work: Work) -> Job:
-        """Queue `work(opened, emit)` as a job. Raises Busy when QUEUE requests are waiting already."""
+    def start(self, work: Work, *, title: str = "") -> Job:
+        """Queue `work(opened, emit)` as a job, called `title`. Raises Busy when QUEUE requests are waiting already."""
         with self._lock:
             if self.ahead >= QUEUE:
                 raise Busy
             over = [key for key, job in self._jobs.items() if job.over]
             for key in over[: max(0, len(over) - KEPT + 1)]:  # the oldest
                 del self._jobs[key]
-            job = Job(work, ahead=self.ahead, grace=self._grace)
+            job = Job(work, ahead=self.ahead, grace=self._grace, title=title)
             self._jobs[job.id] = job
         self._todo.put(lambda: job.run(self.opened))
         return job
@@ -88,6 +88,10 @@ class ModelHost:
     def job(self, id: str) -> Job | None:
         """A job by its id, over or not; None where there is none (any more)."""
         return self._jobs.get(id)
+
+    def jobs(self) -> list[Job]:
+        """Jobs that wait, run, or ended lately, in the order in which they came."""
+        return list(self._jobs.values())
 
     def close(self) -> None:
         """Let the thread go once its present work is done, which is cancelled if it is a job."""

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,15 @@ from torch import Tensor
 
 from diascope.circuits import Graph, Kind
 from diascope.circuits.effects import latent_ids, measured, predicted
+from diascope.circuits.labels import matched
 from diascope.circuits.replacement import dictionaries_hash
 from diascope.circuits.trace import NEURONS
 from diascope.circuits.verify import Subject, subject_of
 from diascope.circuits.view import view
 from diascope.dictionaries import Dictionary
+from diascope.latents.store import Index, Source
 from diascope.models.model import Model
+from diascope.storage.files import read_json
 
 TOP = 5  # tokens that are told before and after
 
@@ -36,9 +39,17 @@ class Ready:
     guesses: list[tuple[Tensor, Tensor]]
 
     @classmethod
-    def of(cls, graph: Graph, model: Model, dictionaries: Mapping[str, Dictionary]) -> Ready:
+    def of(
+        cls,
+        graph: Graph,
+        model: Model,
+        dictionaries: Mapping[str, Dictionary],
+        stage: Callable[[str], None] = lambda _: None,
+    ) -> Ready:
         """ValueError where the graph was made of another model or other dictionaries."""
+        stage("running the model as the graph has it")
         subject = subject_of(graph, model, made_with(graph, dictionaries))
+        stage("adding up what the graph predicts")
         return cls(graph, subject, [predicted(graph, target=t) for t in range(len(graph.targets()))])
 
 
@@ -58,13 +69,42 @@ class Work:
                 node["label"] = labels.get((node["layer"], node["index"])) or node["label"]
         return found
 
+    def sources(self, opened: Any, folder: Path, index: Index) -> dict[int, Source] | None:
+        """By layer, the index's source of the graph's latents, found by config and thresholds (circuits.labels.matched).
+
+        None where the open dictionaries are not those that the graph was made with, or the index does not say what its are.
+        """
+        about = read_json(folder / "graph.json")
+        if about.get("model") != index.meta["model"] or not all(s.meta.get("config") for s in index.sources.values()):
+            return None
+        try:
+            dictionaries = _made_with(about, opened[1])
+            if dictionaries == NEURONS or dictionaries_hash(dictionaries) != about["dictionaries"]:  # type: ignore[arg-type]
+                return None
+        except ValueError:  # some of them are not here
+            return None
+        try:
+            found = matched(dictionaries, index)  # type: ignore[arg-type]
+        except ValueError:  # the index has none of them
+            return {}
+        return {site.layer: source for d, source in found for site in d.config.reads}  # type: ignore[misc]
+
     def intervene(
-        self, opened: Any, folder: Path, latents: Sequence[tuple[int, int, int]], *, factor: float, mode: str
+        self,
+        opened: Any,
+        folder: Path,
+        latents: Sequence[tuple[int, int, int]],
+        *,
+        factor: float,
+        mode: str,
+        stage: Callable[[str], None] = lambda _: None,
     ) -> dict[str, Any]:
-        """`intervened` on the graph in `folder`, with the model and dictionaries that are open."""
+        """`intervened` on the graph in `folder`, with the model and dictionaries that are open; tells each `stage`."""
         key = (str(folder), (folder / "graph.json").stat().st_mtime_ns)
         if self._last is None or self._last[0] != key or self._last[1].subject.frozen.model is not opened[0]:
-            self._last = (key, Ready.of(Graph.load(folder), *opened))
+            stage("reading the graph")
+            self._last = (key, Ready.of(Graph.load(folder), opened[0], opened[1], stage))
+        stage("running the model with the change")
         return intervened(self._last[1], latents, factor=factor, mode=mode)
 
 
@@ -111,9 +151,13 @@ def _node(graph: Graph, key: tuple[int, int, int]) -> int:
 
 def made_with(graph: Graph, dictionaries: Mapping[str, Dictionary]) -> list[Dictionary] | str:
     """Those open dictionaries whose latents the graph names, in the order in which they were given when it was traced."""
-    if graph.about["dictionaries"] == NEURONS:
+    return _made_with(graph.about, dictionaries)
+
+
+def _made_with(about: Mapping[str, Any], dictionaries: Mapping[str, Dictionary]) -> list[Dictionary] | str:
+    if about["dictionaries"] == NEURONS:
         return NEURONS
-    names = list(dict.fromkeys(n for n in graph.about["latents_are"] if n))
+    names = list(dict.fromkeys(n for n in about["latents_are"] if n))
     found = {d.config.title: (folder, d) for folder, d in dictionaries.items() if d.config.title in names}
     missing = [name for name in names if name not in found]
     if missing:
@@ -123,5 +167,5 @@ def made_with(graph: Graph, dictionaries: Mapping[str, Dictionary]) -> list[Dict
         )
     by_layer = [found[name][1] for name in names]
     by_folder = [d for _, d in sorted(found.values(), key=lambda pair: pair[0])]  # as a pattern in a shell gives them
-    same = (some for some in (by_layer, by_folder) if dictionaries_hash(some) == graph.about["dictionaries"])
+    same = (some for some in (by_layer, by_folder) if dictionaries_hash(some) == about["dictionaries"])
     return next(same, by_layer)  # others are refused by `subject_of`

@@ -31,8 +31,9 @@ class Cancelled(Exception):
 class Job:
     """One piece of work and what it told so far. Everything here may be called from any thread."""
 
-    def __init__(self, work: Work, *, ahead: int = 0, grace: float = GRACE) -> None:
+    def __init__(self, work: Work, *, ahead: int = 0, grace: float = GRACE, title: str = "") -> None:
         self.id = secrets.token_urlsafe(9)
+        self.title = title
         self.state = "waiting"
         self.events: list[Event] = [(1, "job", {"job": self.id, "ahead": ahead})]
         self._work, self._grace = work, grace
@@ -72,6 +73,17 @@ class Job:
     def over(self) -> bool:
         """Whether there is nothing more to come."""
         return self.state in FINAL
+
+    def told(self) -> dict[str, Any]:
+        """The job in a list of jobs: what it is, its state, how many events it told, and the last one's kind."""
+        with self._lock:
+            return {
+                "job": self.id,
+                "title": self.title,
+                "state": self.state,
+                "events": len(self.events),
+                "last": self.events[-1][1],
+            }
 
     def cancel(self) -> None:
         """End it: at once while it waits, before its next event while it runs. Nothing happens to one that is over."""

@@ -9,6 +9,10 @@ POST /api/encode  {"text": ..., "source": ...}
      /api/graphs ...                        attribution graphs (graphs.py)
      /api/steer                             the playground (steer.py)
      /api/jobs ...                          following and cancelling what runs (events.py)
+     /api/lists ...                         lists of latents with notes (list_api.py)
+     /api/runs, /api/evaluations            training logs and cards of the workspace (run_api.py)
+     /api/sources/{source}/map ...          the decoder map (map_api.py)
+     /api/pairs, /api/pair                  two sources latent by latent (pair_api.py)
 """
 
 from __future__ import annotations
@@ -24,24 +28,43 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import FileResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
-from diascope.explorer.answers import Problem, answers, asked, number, of_model
+from diascope.explorer.answers import Problem, answers, asked, of_model
 from diascope.explorer.events import JobApi
 from diascope.explorer.graphs import GraphApi, Graphs
 from diascope.explorer.guard import Guard
 from diascope.explorer.host import ModelHost
+from diascope.explorer.list_api import ListApi
+from diascope.explorer.map_api import MapApi
+from diascope.explorer.pair_api import PairApi
+from diascope.explorer.rows import latent_in, line, page, source_of, stretch, workspace_of
+from diascope.explorer.run_api import RunApi
 from diascope.explorer.steer import SteerApi
-from diascope.latents.store import Index, Source
+from diascope.latents.store import Index
 
 LONGEST_TEXT = 20_000  # characters
 LONGEST_SEARCH = 200  # characters
-STATIC = {"app.js": "text/javascript", "app.css": "text/css", "circuit.js": "text/javascript", "circuit.css": "text/css"}
+SCRIPTS = ("app", "circuit", "views")  # the page's own, and those that are loaded when a view is first visited
+STATIC = {f"{name}.{end}": f"text/{kind}" for name in SCRIPTS for end, kind in (("js", "javascript"), ("css", "css"))}
 Encoder = Callable[[Any, str, str], dict[str, Any]]
 
 
-def create_app(index: Index, host: ModelHost, encode: Encoder, *, token: str, port: int, graphs: Graphs | None = None) -> Guard:
-    """The ASGI application. `encode(opened, source, text)` runs in the model's thread."""
-    api = _Api(index, host, encode)
+def create_app(
+    index: Index,
+    host: ModelHost,
+    encode: Encoder,
+    *,
+    token: str,
+    port: int,
+    graphs: Graphs | None = None,
+    workspace: Path | None = None,
+) -> Guard:
+    """The ASGI application. `encode(opened, source, text)` runs in the model's thread.
+
+    `workspace` holds lists, logs and dictionaries, by default the folder around the index.
+    """
+    api, workspace = _Api(index, host, encode), workspace or workspace_of(index)
     static = Path(str(files("diascope.page") / "static"))
     routes = [
         Route("/", lambda _: FileResponse(static / "index.html")),
@@ -54,7 +77,11 @@ def create_app(index: Index, host: ModelHost, encode: Encoder, *, token: str, po
         Route("/api/encode", api.encode, methods=["POST"]),
         *GraphApi(graphs, index, host).routes(),
         *SteerApi(index, host).routes(),
+        *RunApi(workspace, index, host).routes(),
         *JobApi(host).routes(),
+        *ListApi(workspace, index).routes(),
+        *MapApi(workspace, index).routes(),
+        *PairApi(workspace, index).routes(),
     ]
     return Guard(Starlette(routes=routes), token=token, port=port)
 
@@ -67,14 +94,10 @@ class _Api:
     def __init__(self, index: Index, host: ModelHost, encode: Encoder) -> None:
         self.index, self.host, self._encode = index, host, encode
 
-    def _source(self, name: str) -> Source:
-        if name not in self.index.sources:
-            raise Problem(404, f"There is no source {name!r}; there are {', '.join(self.index.sources)}.")
-        return self.index.sources[name]
-
     @answers
     async def status(self, request: Request) -> Any:
-        return {"index": self.index.meta, "model": {"state": self.host.state, "problem": self.host.problem}}
+        folder = "index" if self.index.folder.name == "index" else "."  # from the workspace, for programs that are copied
+        return {"index": self.index.meta, "model": {"state": self.host.state, "problem": self.host.problem}, "folder": folder}
 
     @answers
     async def sources(self, request: Request) -> Any:
@@ -84,11 +107,11 @@ class _Api:
 
     @answers
     async def browse(self, request: Request) -> Any:
-        source, query = self._source(request.path_params["source"]), request.query_params
+        source, query = source_of(self.index, request.path_params["source"]), request.query_params
         try:
             # first what can be read off a row: latents that promote a token strongly
             sort = query.get("sort") or ("top_logit" if "top_logit" in source.columns else "density")
-            offset, limit = _stretch(query)
+            offset, limit = stretch(query)
             total, latents = source.browse(
                 sort=sort,
                 descending=query.get("order", "desc") == "desc",
@@ -98,77 +121,37 @@ class _Api:
             )
         except (ValueError, KeyError) as error:
             raise Problem(400, str(error).strip("'\"")) from error
-        return {"total": total, "offset": offset, "sort": sort, "rows": [self._row(source, int(j)) for j in latents]}
+        return {"total": total, "offset": offset, "sort": sort, "rows": [line(self.index, source, int(j)) for j in latents]}
 
     @answers
     async def search(self, request: Request) -> Any:
-        source, query = self._source(request.path_params["source"]), request.query_params
+        source, query = source_of(self.index, request.path_params["source"]), request.query_params
         text = query.get("q", "")
         if len(text) > LONGEST_SEARCH:
             raise Problem(400, f"The search has {len(text):,} characters; the limit is {LONGEST_SEARCH}.")
         try:
-            offset, limit = _stretch(query)
+            offset, limit = stretch(query)
             total, latents = source.find(text, offset=offset, limit=limit)
         except ValueError as error:
             raise Problem(400, str(error)) from error
-        return {"total": total, "offset": offset, "q": text, "rows": [self._row(source, j) for j in latents]}
-
-    def _row(self, source: Source, latent: int) -> dict[str, Any]:
-        values: dict[str, Any] = {k: number(c[latent]) for k, c in source.columns.items()}
-        if "top_token" in values:
-            values["top_token"] = self.index.text(int(values["top_token"] or 0))
-        return {"latent": latent, **values, "description": source.description(latent)}
+        return {"total": total, "offset": offset, "q": text, "rows": [line(self.index, source, j) for j in latents]}
 
     @answers
     async def latent(self, request: Request) -> Any:
-        source, asked = self._source(request.path_params["source"]), request.path_params["latent"]
-        if not (asked.isascii() and asked.isdigit() and len(asked) < 10):
-            raise Problem(404, f"{source.name} has latents 0 to {len(source) - 1}.")
-        j = int(asked)
-        try:
-            record = source.record(j)
-        except IndexError as error:
-            raise Problem(404, f"{error}.") from error
-        return {
-            **self._row(source, j),
-            "source": source.name,
-            "descriptions": source.descriptions(j),
-            "groups": [
-                {
-                    "label": g.label,
-                    "low": g.low,
-                    "high": g.high,
-                    "share": g.share,
-                    "examples": [self._example(e) for e in g.examples],
-                }
-                for g in record.groups
-            ],
-            "histogram": record.histogram,
-            "top": [[self.index.text(t), v] for t, v in record.top],
-            "bottom": [[self.index.text(t), v] for t, v in record.bottom],
-            "neighbours": [[k, c, float(source.columns["density"][k])] for k, c in record.neighbours],
-        }
-
-    def _example(self, e: Any) -> dict[str, Any]:
-        tokens = self.index.tokens[e.sequence, e.first : e.first + e.length]
-        return {"tokens": [self.index.text(t) for t in tokens], "fired": e.fired, "peak": e.peak}
+        source = source_of(self.index, request.path_params["source"])
+        return page(self.index, source, latent_in(source, request.path_params["latent"]))
 
     @answers
     async def encode(self, request: Request) -> Any:
         body = await asked(request, "text and source")
-        text, source = body.get("text"), self._source(str(body.get("source")))
+        text, source = body.get("text"), source_of(self.index, str(body.get("source")))
         if not isinstance(text, str) or not text.strip():
             raise Problem(400, "Give some text.")
         if len(text) > LONGEST_TEXT:
             raise Problem(413, f"The text has {len(text):,} characters; the limit is {LONGEST_TEXT:,}.")
         found = await of_model(self.host, lambda opened: self._encode(opened, source.name, text))
         fired = {latent for token in found.get("tokens", ()) for latent, _ in token["active"]}
-        return {**found, "latents": {str(j): self._row(source, j) for j in sorted(fired)}}
-
-
-def _stretch(query: Any) -> tuple[int, int]:
-    """(offset, limit) of a listing; ValueError for what is no number."""
-    return max(0, int(query.get("offset", 0))), min(500, max(1, int(query.get("limit", 50))))
+        return {**found, "latents": {str(j): line(self.index, source, j) for j in sorted(fired)}}
 
 
 def bind(port: int) -> socket.socket:
@@ -195,8 +178,11 @@ def serve(
     encode: Encoder,
     announce: Callable[[str], None],
     graphs: Graphs | None = None,
+    around: Callable[[Guard, ModelHost], ASGIApp] = lambda app, host: app,
 ) -> None:
     """Serve until interrupted. `announce` gets the one URL to open; port 0 takes any free port.
+
+    `around` puts another interface in front of the guarded one (np_compat.with_neuronpedia).
 
     Raises ValueError when the port is in use.
     """
@@ -206,7 +192,7 @@ def serve(
     port = sock.getsockname()[1]
     token = secrets.token_urlsafe(24)
     host = ModelHost(opener)
-    app = create_app(index, host, encode, token=token, port=port, graphs=graphs)
+    app = around(create_app(index, host, encode, token=token, port=port, graphs=graphs), host)
 
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: Any) -> None:

@@ -100,11 +100,16 @@ class SteerApi:
         except msgspec.ValidationError as error:
             raise Problem(400, f"{error}.") from error
         _check_prompt(wanted)
+        if wanted.unit == "norm" and self.index.meta.get("token_ids") == "own":
+            raise Problem(
+                422, "This index came without the model's token ids, so typical norms cannot be measured: choose another unit."
+            )
         for push in wanted.pushes:
             push.factor = self._factor(push, wanted)
         sequences, tokens = SAMPLE
         sample = self.index.tokens[:sequences, :tokens].tolist()
-        return Events(job_of_model(self.host, lambda opened, emit: opened.steer(wanted, sample, emit)))
+        title = f"steering along {len(wanted.pushes)} direction{'' if len(wanted.pushes) == 1 else 's'}"
+        return Events(job_of_model(self.host, lambda opened, emit: opened.steer(wanted, sample, emit), title=title))
 
     def _factor(self, push: PushAsked, wanted: Asked) -> float:
         """How many stored directions make one unit; 0 where it must be measured. A Problem for a wrong push."""

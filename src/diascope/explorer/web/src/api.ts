@@ -29,21 +29,25 @@ export type Latent = Row & {
   neighbours: [number, number, number][];
 };
 export type Encoded = { source: string; cut: number; latents: Record<string, Row>; tokens: { text: string; ordinary: boolean; active: [number, number][] }[] };
-export type Status = { index: Record<string, any>; model: { state: "absent" | "loading" | "ready" | "failed"; problem: string } };
+export type Status = { index: Record<string, any>; model: { state: "absent" | "loading" | "ready" | "failed"; problem: string }; folder?: string };
 
 export const UNANSWERED = "The explorer's server does not answer. Is `diascope explore` still running?";
-export class Refused extends Error {}
+export class Refused extends Error {
+  constructor(sentence: string, readonly status: number, readonly data: any) {
+    super(sentence);
+  }
+}
 
 // What the server said where it did not do what was asked.
 export async function refusal(answer: Response): Promise<Refused> {
   const text = await answer.text();
-  let sentence = text;
+  let data: any = null;
   try {
-    sentence = JSON.parse(text).error ?? text;
+    data = JSON.parse(text);
   } catch {
     /* a plain sentence */
   }
-  return new Refused(sentence || `The server answered ${answer.status}.`);
+  return new Refused((data?.error ?? text) || `The server answered ${answer.status}.`, answer.status, data);
 }
 
 export async function ask<T>(path: string, body?: unknown): Promise<T> {
@@ -56,4 +60,16 @@ export async function ask<T>(path: string, body?: unknown): Promise<T> {
   }
   if (!answer.ok) throw await refusal(answer);
   return JSON.parse(await answer.text()) as T;
+}
+
+// Plain numbers, as the decoder map sends them.
+export async function raw(path: string): Promise<ArrayBuffer> {
+  let answer: Response;
+  try {
+    answer = await fetch(path);
+  } catch {
+    throw new Error(UNANSWERED);
+  }
+  if (!answer.ok) throw await refusal(answer);
+  return answer.arrayBuffer();
 }

@@ -1,7 +1,10 @@
 // All latents of a source as a table that sorts by any column, or those whose descriptions hold some words, best match first.
-import { useState } from "preact/hooks";
+import { useRef, useState } from "preact/hooks";
 import type { Found, Page, Row } from "./api";
+import { Copy } from "./copy";
+import { AddTo } from "./lists/add";
 import { Load } from "./load";
+import { browsePython } from "./python";
 import { percent, quoted, short, whole } from "./format";
 
 const COLUMNS: [string, string, (r: Row) => string, string][] = [
@@ -20,6 +23,7 @@ export function Browse({ source }: { source: string }) {
   const [offset, setOffset] = useState(0);
   const [alive, setAlive] = useState(true);
   const [words, setWords] = useState("");
+  const told = useRef("density"); // the column by which the server sorted where none was chosen
   const by = (column: string, now: string) => {
     setOrder(column === now && order === "desc" ? "asc" : "desc");
     setSort(column);
@@ -45,10 +49,13 @@ export function Browse({ source }: { source: string }) {
         <form onSubmit={(e) => { e.preventDefault(); location.hash = `${base}/${new FormData(e.currentTarget).get("j")}`; }}>
           <input name="j" type="number" min="0" placeholder="go to latent" aria-label="go to latent" required />
         </form>
+        <a class="button" href={`#/map/${encodeURIComponent(source)}`}>Map</a>
+        <Copy label="Copy as Python" text={() => browsePython(source, { words, sort: sort ?? told.current, descending: order === "desc", offset, limit: SIZE, alive })} />
       </header>
       <Load<Page | Found> path={path}>
         {(page) => {
           if (page.total === 0) return <p class="notice">{words ? `No description has ${words}.` : "No latent fired in the corpus."}</p>;
+          if ("sort" in page) told.current = page.sort;
           const sorted = "sort" in page ? page.sort : undefined; // what was searched for comes best match first
           const described = page.rows.some((r) => r.description);
           const columns = COLUMNS.filter(([key]) => key in page.rows[0]!); // a source read inside a block has no direct logits
@@ -56,7 +63,7 @@ export function Browse({ source }: { source: string }) {
             <div class="scroll">
               <table class="browse">
                 <thead>
-                  <tr>{head(sorted, "latent", "latent", "index in the dictionary")}{described && <th scope="col">description</th>}<th scope="col">promotes</th>{columns.map(([k, l, , h]) => head(sorted, k, l, h))}</tr>
+                  <tr>{head(sorted, "latent", "latent", "index in the dictionary")}{described && <th scope="col">description</th>}<th scope="col">promotes</th>{columns.map(([k, l, , h]) => head(sorted, k, l, h))}<th scope="col" aria-label="lists" /></tr>
                 </thead>
                 <tbody>
                   {page.rows.map((r) => (
@@ -65,6 +72,7 @@ export function Browse({ source }: { source: string }) {
                       {described && <td class="said" data-tip={r.description}>{r.description}</td>}
                       <td class="token">{r.top_token === undefined ? "–" : quoted(r.top_token)}</td>
                       {columns.map(([, , show]) => <td class="num">{show(r)}</td>)}
+                      <td class="num"><AddTo small source={source} latent={r.latent} /></td>
                     </tr>
                   ))}
                 </tbody>

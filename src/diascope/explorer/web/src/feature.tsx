@@ -1,7 +1,10 @@
 // One latent: examples by interval, direct logits, histogram, neighbours, and a box to try a text.
 import { useEffect, useState } from "preact/hooks";
 import { ask, type Description, type Encoded, type Example, type Latent } from "./api";
+import { Copy } from "./copy";
+import { AddTo } from "./lists/add";
 import { Load } from "./load";
+import { featurePython } from "./python";
 import { percent, quoted, short, whole } from "./format";
 import { Tokens } from "./tokens";
 
@@ -132,9 +135,10 @@ export function Feature({ source, latent }: { source: string; latent: number }) 
   const base = `#/s/${encodeURIComponent(source)}`;
   useEffect(() => {
     const onKey = (e: KeyboardEvent) => {
-      if (e.target instanceof HTMLInputElement || e.target instanceof HTMLTextAreaElement || e.ctrlKey || e.metaKey) return;
+      if (e.target instanceof HTMLInputElement || e.target instanceof HTMLTextAreaElement || document.querySelector("dialog[open]") || e.ctrlKey || e.metaKey) return;
       if (e.key === "j") location.hash = `${base}/${latent + 1}`;
       if (e.key === "k" && latent > 0) location.hash = `${base}/${latent - 1}`;
+      if (e.key === "l") dispatchEvent(new CustomEvent("diascope-add", { detail: { source, latent } }));
       if (e.key === "/") { e.preventDefault(); document.getElementById("try")?.focus(); }
     };
     addEventListener("keydown", onKey);
@@ -149,10 +153,12 @@ export function Feature({ source, latent }: { source: string; latent: number }) 
             <p class="facts">
               <span data-tip="share of tokens on which it fires">density {percent(f.density)}</span>
               <span data-tip="largest activation seen">max {short(f.max_activation)}</span>
-              <span data-tip="smallest Matryoshka prefix that contains it">level {f.level}</span>
-              <span class="keys"><kbd>j</kbd> next <kbd>k</kbd> previous <kbd>/</kbd> try</span>
+              {f.level !== undefined && <span data-tip="smallest Matryoshka prefix that contains it">level {f.level}</span>}
+              <span class="keys"><kbd>j</kbd> next <kbd>k</kbd> previous <kbd>/</kbd> try <kbd>l</kbd> list</span>
             </p>
             <a class="button" href={`#/steer?${new URLSearchParams({ push: `${source}:${f.latent}:1`, unit: f.max_activation > 0 ? "max" : "norm" })}`}>Steer</a>
+            <AddTo source={source} latent={f.latent} />
+            <Copy label="Copy as Python" text={() => featurePython(source, f.latent)} />
           </header>
           <Said found={f.descriptions} />
           <View latent={f} />

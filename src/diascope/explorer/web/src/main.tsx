@@ -5,7 +5,10 @@ import type { Status } from "./api";
 import { Browse } from "./browse";
 import { Graph, Shelf } from "./circuits/shelf";
 import { Feature } from "./feature";
+import { Later } from "./later";
+import { Adding } from "./lists/add";
 import { useAsk } from "./load";
+import { learn } from "./python";
 import { Sources } from "./sources";
 import { Steer } from "./steer/page";
 import { Text } from "./text";
@@ -23,6 +26,10 @@ function View() {
   if (kind === "text") return <Text />;
   if (kind === "steer") return <Steer query={query.join("?")} key={query.join("?")} />;
   if (kind === "circuits") return name ? <Graph id={name} key={name} /> : <Shelf />;
+  if (kind === "lists") return <Later given={{ kind: "lists", id: name ?? "" }} key="lists" />;
+  if (kind === "runs") return <Later given={{ kind: "runs", query: query.join("?") }} key="runs" />;
+  if (kind === "map" && name) return <Later given={{ kind: "map", source: name, query: query.join("?") }} key={`map ${name}`} />;
+  if (kind === "pairs") return <Later given={{ kind: "pairs", query: query.join("?") }} key="pairs" />;
   if (kind === "s" && name && latent) return <Feature source={name} latent={Number(latent)} key={`${name}/${latent}`} />;
   if (kind === "s" && name) return <Browse source={name} key={name} />;
   return <Sources />;
@@ -30,20 +37,25 @@ function View() {
 
 function Page() {
   const { data } = useAsk<Status>("/api/status");
+  if (data) learn(data);
   const at = route.value;
+  const link = (to: string, label: string) => <a href={to} aria-current={at.split("?")[0] === to || at.startsWith(`${to}/`) ? "page" : undefined}>{label}</a>;
   return (
     <>
       <header class="top">
         <a class="brand" href="#/"><svg viewBox="0 0 24 24" aria-hidden="true"><circle cx="12" cy="12" r="9.2" /><circle cx="12" cy="12" r="5.4" /><circle cx="12" cy="12" r="1.8" class="dot" /></svg>diascope</a>
         <nav aria-label="views">
           <a href="#/" aria-current={at === "" || at === "#/" ? "page" : undefined}>Sources</a>
-          <a href="#/text" aria-current={at === "#/text" ? "page" : undefined}>Text</a>
-          <a href="#/steer" aria-current={at.startsWith("#/steer") ? "page" : undefined}>Steer</a>
-          <a href="#/circuits" aria-current={at.startsWith("#/circuits") ? "page" : undefined}>Circuits</a>
+          {link("#/text", "Text")}
+          {link("#/steer", "Steer")}
+          {link("#/circuits", "Circuits")}
+          {link("#/lists", "Lists")}
+          {link("#/runs", "Runs")}
         </nav>
         <span class="faint small model">{data?.index.model}</span>
       </header>
       <main id="main"><View /></main>
+      <Adding />
     </>
   );
 }

@@ -1,6 +1,8 @@
 // The first view: every source with its card, the dictionary's numbers beside its controls.
 import type { Card, Metric, Source } from "./api";
-import { Load } from "./load";
+import { Copy } from "./copy";
+import { Load, useAsk } from "./load";
+import { sourcesPython } from "./python";
 import { short, whole } from "./format";
 
 const COLUMNS: [string, string, string][] = [
@@ -60,17 +62,31 @@ function CardTable({ card }: { card: Card }) {
   );
 }
 
+type Paired = { a: { label: string }; b: { label: string }; why: string };
+
+function Pairs() {
+  const { data } = useAsk<Paired[]>("/api/pairs");
+  return (
+    <>
+      {data?.map((p) => (
+        <a class="button" data-tip={p.why} href={`#/pairs?${new URLSearchParams({ a: p.a.label, b: p.b.label })}`}>Compare {p.a.label} with {p.b.label}</a>
+      ))}
+    </>
+  );
+}
+
 export function Sources() {
   return (
     <Load<Source[]> path="/api/sources">
       {(sources) => (
         <section class="sources">
+          <header class="bar acts"><h1>Sources</h1><Pairs /><Copy label="Copy as Python" text={sourcesPython} /></header>
           {sources.length === 0 && <p class="notice">This index has no sources.</p>}
           {sources.map((s) => (
             <article class="panel">
               <header>
                 <h2><a href={`#/s/${encodeURIComponent(s.name)}`}>{s.name}</a></h2>
-                <a class="button" href={`#/s/${encodeURIComponent(s.name)}`}>Browse latents</a>
+                <span class="acts"><a class="button" href={`#/map/${encodeURIComponent(s.name)}`}>Map</a><a class="button" href={`#/s/${encodeURIComponent(s.name)}`}>Browse latents</a></span>
               </header>
               <p class="facts">
                 <span>{s.title.replace("->", "→")}</span>

@@ -1,7 +1,10 @@
 // Text in, active latents out: pooled over the text, or of one token.
 import { useState } from "preact/hooks";
 import { ask, type Encoded, type Source } from "./api";
+import { Copy } from "./copy";
+import { AddTo } from "./lists/add";
 import { Load } from "./load";
+import { encodePython } from "./python";
 import { percent, quoted, short } from "./format";
 
 type Sum = { latent: number; sum: number; max: number; tokens: number; share: number };
@@ -46,7 +49,7 @@ function Result({ found }: { found: Encoded }) {
         <table class="browse">
           <thead><tr>
             <th scope="col">latent</th>{described && <th scope="col">description</th>}<th scope="col">promotes</th><th scope="col" class="num">activation</th>
-            <th scope="col" class="num">of its max</th><th scope="col" class="num">density</th>{token === null && <th scope="col" class="num">tokens</th>}
+            <th scope="col" class="num">of its max</th><th scope="col" class="num">density</th>{token === null && <th scope="col" class="num">tokens</th>}<th scope="col" aria-label="lists" />
           </tr></thead>
           <tbody>
             {rows.map((r) => {
@@ -58,6 +61,7 @@ function Result({ found }: { found: Encoded }) {
                   <td class="token">{facts?.top_token === undefined ? "–" : quoted(facts.top_token)}</td>
                   <td class="num">{short(r.max)}</td><td class="num">{percent(r.share)}</td>
                   <td class="num faint">{facts ? percent(facts.density) : "–"}</td>{token === null && <td class="num faint">{r.tokens}</td>}
+                  <td class="num"><AddTo small source={found.source} latent={r.latent} /></td>
                 </tr>
               );
             })}
@@ -71,6 +75,7 @@ function Result({ found }: { found: Encoded }) {
 
 export function Text() {
   const [text, setText] = useState("The Eiffel Tower stands in the centre of Paris.");
+  const [chosen, setChosen] = useState("");
   const [state, setState] = useState<{ found?: Encoded; error?: string; busy?: boolean }>({});
   const run = async (event: SubmitEvent) => {
     event.preventDefault();
@@ -90,8 +95,9 @@ export function Text() {
           <form class="try" onSubmit={run}>
             <textarea aria-label="text" rows={4} value={text} onInput={(e) => setText(e.currentTarget.value)} />
             <div class="row">
-              <select name="source" aria-label="dictionary">{sources.map((s) => <option>{s.name}</option>)}</select>
+              <select name="source" aria-label="dictionary" onChange={(e) => setChosen(e.currentTarget.value)}>{sources.map((s) => <option>{s.name}</option>)}</select>
               <button disabled={state.busy || !text.trim()}>{state.busy ? "Running…" : "Find active latents"}</button>
+              <Copy label="Copy as Python" text={() => encodePython(chosen || sources[0]!.name, text)} disabled={!text.trim()} why="write a text first" />
             </div>
           </form>
         )}

@@ -21,6 +21,17 @@ export type Agreement = { of?: string; edit: string; mode: string; guess: string
   "spearman" | "spearman_low" | "spearman_high" | "sign" | "sign_low" | "sign_high",
   number
 >;
+export type Tried = { says: string; latents?: [number, number, number][]; names?: string[]; effect?: number; predicted?: number; control_95?: number; controls?: number; exceeds?: boolean; passed_over?: number };
+export type Swap = {
+  tokens: string[];
+  nodes: string[];
+  latents: number;
+  errors: number;
+  targets: ({ name: string } & Record<"direct" | "total" | "norms frozen" | "patterns frozen" | "free" | "whole", number>)[];
+  before: [string, number][];
+  after: [string, number][];
+  there: [string, number][];
+};
 export type About = {
   model?: string;
   layers?: number;
@@ -29,7 +40,8 @@ export type About = {
   probabilities?: number[];
   closure?: number;
   scores?: Partial<Record<"replacement" | "completeness" | "completeness_restricted" | "open", number>>;
-  verification?: { latents: number; pool: number; rows: Agreement[]; says?: string };
+  verification?: { latents: number; pool: number; rows: Agreement[]; says?: string; supernode?: Tried };
+  swaps?: Swap[];
   node_share?: number;
   edge_share?: number;
   all_nodes?: number;

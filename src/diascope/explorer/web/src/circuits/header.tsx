@@ -1,5 +1,6 @@
 // What was asked and how far the graph is to be believed: prompt, targets, scores, closure, and what interventions say of its edges.
 import { short, whole } from "../format";
+import { Supernode, Swapped } from "./trials";
 import type { About, Agreement, Circuit } from "./data";
 import { percentOf } from "./layout";
 
@@ -47,6 +48,8 @@ export function Facts({ circuit }: { circuit: Circuit }) {
         {typeof about.all_nodes === "number" && <div><dt data-tip="given here of all that were computed">nodes</dt><dd>{whole(circuit.nodes.length)} <span class="faint">of {whole(about.all_nodes)}</span></dd></div>}
         {typeof about.all_edges === "number" && <div><dt data-tip="given here of all that were computed">edges</dt><dd>{whole(circuit.edges.length)} <span class="faint">of {whole(about.all_edges)}</span></dd></div>}
       </dl>
+      {about.verification?.supernode && <Supernode tried={about.verification.supernode} />}
+      {about.swaps?.map((swap) => <Swapped swap={swap} />)}
       {about.verification && <Table circuit={circuit} rows={about.verification.rows} />}
     </header>
   );

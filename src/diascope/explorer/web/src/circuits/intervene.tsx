@@ -1,7 +1,8 @@
 // Multiply chosen latents by a factor in the model itself, and see what it then says beside what the graph predicted.
-import { useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { ask } from "../api";
 import { short } from "../format";
+import { follow } from "../steer/stream";
 import { shownToken } from "./data";
 import { signed } from "./detail";
 import { percentOf } from "./layout";
@@ -25,20 +26,36 @@ export function Intervene({ state, chosen }: { state: State; chosen: string[] })
   const { circuit } = state;
   const [factor, setFactor] = useState("0");
   const [mode, setMode] = useState("free");
-  const [found, setFound] = useState<{ outcome?: Outcome; error?: string; busy?: boolean }>({});
+  const [found, setFound] = useState<{ outcome?: Outcome; error?: string; note?: string; cancelled?: boolean }>({});
+  const stop = useRef<AbortController | undefined>(undefined);
+  const job = useRef("");
+  useEffect(() => () => stop.current?.abort(), []); // leaving the page ends it
   const own = state.selected.value >= 0 ? [state.selected.value] : [];
   const nodes = (chosen.length ? chosen.map((k) => circuit.place.get(k)!) : own).filter((i) => circuit.nodes[i]?.kind === "latent");
   const number = Number(factor);
   const run = async (event: Event) => {
     event.preventDefault();
-    setFound({ busy: true });
+    stop.current?.abort();
+    const signal = (stop.current = new AbortController()).signal;
+    job.current = "";
+    setFound({ note: "Asking for the model…" });
     const latents = nodes.map((i) => [circuit.nodes[i]!.layer, circuit.nodes[i]!.position, circuit.nodes[i]!.index]);
     try {
-      setFound({ outcome: await ask<Outcome>(`/api/graphs/${encodeURIComponent(circuit.view.graph!)}/intervene`, { latents, factor: number, mode }) });
+      await follow(`/api/graphs/${encodeURIComponent(circuit.view.graph!)}/intervene`, { latents, factor: number, mode }, signal, ({ kind, data }) => {
+        if (kind === "job") {
+          job.current = data.job;
+          setFound({ note: data.ahead ? `Waiting for ${data.ahead} other request${data.ahead === 1 ? "" : "s"}…` : "Beginning…" });
+        } else if (kind === "stage") setFound({ note: `${data.what[0].toUpperCase()}${data.what.slice(1)}…` });
+        else if (kind === "done") setFound({ outcome: data });
+        else if (kind === "cancelled") setFound({ cancelled: true });
+        else if (kind === "failed") setFound({ error: `${data.error[0]?.toUpperCase() ?? ""}${data.error.slice(1)}.` });
+      });
     } catch (e) {
-      setFound({ error: (e as Error).message });
+      if (!signal.aborted) setFound({ error: (e as Error).message });
     }
   };
+  const cancel = () => void ask(`/api/jobs/${encodeURIComponent(job.current)}/cancel`, {}).catch(() => {}); // its stream ends by itself
+  const busy = found.note !== undefined;
   return (
     <section class="panel intervene">
       <h2>Intervene</h2>
@@ -48,9 +65,12 @@ export function Intervene({ state, chosen }: { state: State; chosen: string[] })
           <label>times <input type="number" step="any" aria-label="factor" value={factor} onInput={(e) => setFactor(e.currentTarget.value)} /></label>
           {["0", "2", "-1"].map((f) => <button type="button" aria-pressed={factor === f} onClick={() => setFactor(f)}>{f === "0" ? "ablate" : f === "2" ? "double" : "reverse"}</button>)}
           <select aria-label="what is frozen" value={mode} onChange={(e) => setMode(e.currentTarget.value)}>{MODES.map(([m, help]) => <option value={m}>{help}</option>)}</select>
-          <button class="go" disabled={!nodes.length || factor.trim() === "" || !Number.isFinite(number) || found.busy}>{found.busy ? "Running…" : "Run"}</button>
+          <button class="go" disabled={!nodes.length || factor.trim() === "" || !Number.isFinite(number) || busy}>{busy ? "Running…" : "Run"}</button>
+          {busy && <button type="button" onClick={cancel}>Cancel</button>}
         </div>
       </form>
+      {found.note && <p class="faint small" role="status">{found.note}</p>}
+      {found.cancelled && <p class="faint small" role="status">Cancelled.</p>}
       {found.error && <p class="notice error" role="alert">{found.error}</p>}
       {found.outcome && <Result outcome={found.outcome} />}
     </section>

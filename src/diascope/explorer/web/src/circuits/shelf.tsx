@@ -1,15 +1,18 @@
 // The explorer's list of graphs, and the place where one is shown; the page's own script is loaded on the first visit.
 import { useEffect, useRef, useState } from "preact/hooks";
 import { ask, type Status } from "../api";
-import { Load } from "../load";
+import { Copy } from "../copy";
 import { quoted } from "../format";
+import { load } from "../later";
+import { Load } from "../load";
+import { graphsPython } from "../python";
 
 type Listed = { id: string; model?: string; tokens?: string[]; targets?: string[]; probabilities?: number[]; scores?: Record<string, number>; says?: string; problem?: string };
 
 export function Shelf() {
   return (
     <section class="shelf">
-      <h1>Circuits</h1>
+      <header class="bar"><h1>Circuits</h1><Copy label="Copy as Python" text={graphsPython} /></header>
       <Load<Listed[]> path="/api/graphs">
         {(graphs) => (
           <>
@@ -50,17 +53,6 @@ export function Graph({ id }: { id: string }) {
   );
 }
 
-let loading: Promise<void> | undefined;
-
-function load(): Promise<void> {
-  loading ??= new Promise((done, fail) => {
-    const style = Object.assign(document.createElement("link"), { rel: "stylesheet", href: "/circuit.css" });
-    const script = Object.assign(document.createElement("script"), { src: "/circuit.js", onload: () => done(), onerror: () => fail(new Error("The circuits page could not be loaded: is `diascope explore` still running?")) });
-    document.head.append(style, script);
-  });
-  return loading;
-}
-
 // One graph, drawn by a script of its own into an element of ours; without a path, an empty place to open a file.
 function Shown({ path }: { path: string | null }) {
   const into = useRef<HTMLDivElement>(null);
@@ -69,7 +61,7 @@ function Shown({ path }: { path: string | null }) {
     let current = true;
     const element = into.current!;
     const found = path ? Promise.all([ask<any>(path), ask<Status>("/api/status")]) : Promise.resolve([null, null] as const);
-    Promise.all([found, load()]).then(
+    Promise.all([found, load("circuit")]).then(
       ([[view, status]]) => {
         if (!current) return;
         setNote({ text: "", error: false });

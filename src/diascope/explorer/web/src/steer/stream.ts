@@ -13,7 +13,7 @@ export async function follow(path: string, body: unknown, signal: AbortSignal, o
     try {
       const answer = job
         ? await fetch(`/api/jobs/${encodeURIComponent(job)}`, { headers: { "last-event-id": String(last) }, signal })
-        : await fetch(path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body), signal });
+        : await fetch(path, { method: "POST", headers: { "content-type": "application/json", accept: "text/event-stream" }, body: JSON.stringify(body), signal });
       if (!answer.ok) throw await refusal(answer);
       for await (const heard of events(answer.body!)) {
         misses = 0;

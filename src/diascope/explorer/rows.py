@@ -1,0 +1,70 @@
+"""A latent as the explorer's answers show it: one line of a table, or the whole page. Needs no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from diascope.explorer.answers import Problem, number
+from diascope.latents.store import Example, Index, Source
+
+
+def workspace_of(index: Index) -> Path:
+    """The workspace that an index lies in; the index's own folder where it lies in none."""
+    return index.folder.parent if index.folder.name == "index" else index.folder
+
+
+def source_of(index: Index, name: str) -> Source:
+    """A source by its name; a Problem where there is none."""
+    if name not in index.sources:
+        raise Problem(404, f"There is no source {name!r}; there are {', '.join(index.sources)}.")
+    return index.sources[name]
+
+
+def latent_in(source: Source, given: str) -> int:
+    """The number of a latent in an address; a Problem where the source has none such."""
+    if not (given.isascii() and given.isdigit() and len(given) < 10 and int(given) < len(source)):
+        raise Problem(404, f"{source.name} has latents 0 to {len(source) - 1}.")
+    return int(given)
+
+
+def stretch(query: Any) -> tuple[int, int]:
+    """(offset, limit) of a listing; ValueError for what is no number."""
+    return max(0, int(query.get("offset", 0))), min(500, max(1, int(query.get("limit", 50))))
+
+
+def line(index: Index, source: Source, latent: int) -> dict[str, Any]:
+    """Columns and description of one latent; null for what is not finite."""
+    values: dict[str, Any] = {k: number(c[latent]) for k, c in source.columns.items()}
+    if "top_token" in values:
+        values["top_token"] = index.text(int(values["top_token"] or 0))
+    return {"latent": latent, **values, "description": source.description(latent)}
+
+
+def page(index: Index, source: Source, latent: int) -> dict[str, Any]:
+    """`line` with descriptions and record, tokens as text."""
+    record = source.record(latent)
+    return {
+        **line(index, source, latent),
+        "source": source.name,
+        "descriptions": source.descriptions(latent),
+        "groups": [
+            {
+                "label": g.label,
+                "low": g.low,
+                "high": g.high,
+                "share": g.share,
+                "examples": [_example(index, e) for e in g.examples],
+            }
+            for g in record.groups
+        ],
+        "histogram": record.histogram,
+        "top": [[index.text(t), v] for t, v in record.top],
+        "bottom": [[index.text(t), v] for t, v in record.bottom],
+        "neighbours": [[k, c, float(source.columns["density"][k])] for k, c in record.neighbours],
+    }
+
+
+def _example(index: Index, e: Example) -> dict[str, Any]:
+    tokens = index.tokens[e.sequence, e.first : e.first + e.length]
+    return {"tokens": [index.text(t) for t in tokens], "fired": e.fired, "peak": e.peak}
