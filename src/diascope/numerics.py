@@ -118,6 +118,13 @@ def shares_over_documents(
     return Estimate(value, n, documents, max(0.0, value - error), min(1.0, value + error))
 
 
+def discoveries(p: np.ndarray) -> np.ndarray:
+    """q of p-values [n]: the false discovery rate at which each would be called (Benjamini and Hochberg 1995)."""
+    from scipy.stats import false_discovery_control
+
+    return false_discovery_control(p) if len(p) else p
+
+
 def deviations(y: Tensor) -> Tensor:
     """Standard deviation a dimension of rows y [n, d], infinite where it does not vary: divided by it, such a dimension counts nothing.
 

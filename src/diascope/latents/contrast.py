@@ -17,6 +17,7 @@ import numpy as np
 
 from diascope import rng
 from diascope.latents.dataset import LatentData
+from diascope.numerics import discoveries
 
 CHUNK = 2**24  # entries that are dense at once
 
@@ -73,7 +74,7 @@ def _ranked(x: Any, is_a: np.ndarray, half: np.ndarray, least: int, names: np.nd
     rate_a, rate_b = (np.asarray((x[rows] > 0).sum(0)).ravel() / rows.sum() for rows in (is_a, ~is_a))
     order = np.argsort(-np.abs(auroc - 0.5), kind="stable")
     feature = kept if names is None else names[kept]
-    columns = (feature, auroc, rate_a, rate_b, p, _discoveries(p))
+    columns = (feature, auroc, rate_a, rate_b, p, discoveries(p))
     return Ranked(*(c[order] for c in columns), held_out=_held_out(x, is_a, half))
 
 
@@ -89,14 +90,6 @@ def _tested(x: Any, is_a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         auroc[first : first + step] = found.statistic / (is_a.sum() * (~is_a).sum())
         p[first : first + step] = np.nan_to_num(found.pvalue, nan=1.0)  # a column of one value tells nothing
     return auroc, p
-
-
-def _discoveries(p: np.ndarray) -> np.ndarray:
-    if not len(p):
-        return p
-    from scipy.stats import false_discovery_control
-
-    return false_discovery_control(p)
 
 
 def _held_out(x: Any, is_a: np.ndarray, half: np.ndarray) -> float:

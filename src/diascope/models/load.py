@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 
 from diascope.device import chosen
+from diascope.models.adapters import base_of, is_adapter, merged
 from diascope.models.gguf_cache import converted
 from diascope.models.model import Model
 from diascope.storage import fetch
@@ -40,6 +42,10 @@ PACKAGED = {
 
 HUB = {"gemma-3-270m": "google/gemma-3-270m", "smollm2-135m-instruct": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 
+MADE = {"organism": "diascope.audits.organisms"}
+"""Models made on this machine at first use, `<key>:<name>`: the module whose `folder_of(name, progress)` makes them.
+Named, not imported: that room stands above this one, and only such a name needs it."""
+
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
 
@@ -66,8 +72,9 @@ def load_model(
 ) -> Model:
     """Open a language model to look into.
 
-    model      a package alias ("gemma-3-270m", "smollm2-135m-instruct"), a GGUF file, a local folder, a hub id, or a
-               loaded Hugging Face / PEFT / quantised / device-mapped module (then pass its tokenizer too)
+    model      a package alias ("gemma-3-270m", "smollm2-135m-instruct"), a GGUF file, a local folder (of a model, or of a PEFT
+               adapter, which is added into its base model's weights), a hub id, "organism:NAME" (docs/organisms.md; made on
+               first use), or a loaded Hugging Face / PEFT / quantised / device-mapped module (then pass its tokenizer too)
     dtype      "float32", "bfloat16", or "auto" (bfloat16 where the processor or the GPU has it); ignored for a loaded module
     device     "cpu", "cuda", "cuda:1", or "auto" (the GPU where there is one); ignored for a loaded module
     progress   called with a line of text before each slow step
@@ -90,12 +97,23 @@ def load_model(
         if not Path(name).is_file():
             raise ValueError(f"there is no file {name}")
         return _open(converted(Path(name), progress=progress), name, kind, place, local=True)
+    maker, colon, made = name.partition(":")
+    if colon and maker in MADE and not Path(name).exists():
+        return _adapted(importlib.import_module(MADE[maker]).folder_of(made, progress), name, kind, device, progress)
     if Path(name).is_dir():
+        if is_adapter(Path(name)):
+            return _adapted(Path(name), name, kind, device, progress)
         _check_folder(Path(name))
         return _open(Path(name), name, kind, place, local=True)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ValueError(f"there is no model folder {name}")
     return _open(name, name, kind, place, local=False)
+
+
+def _adapted(folder: Path, name: str, dtype: torch.dtype, device: str, progress: Callable[[str], None]) -> Model:
+    """The base model of the adapter in `folder` with its change, called `name`."""
+    base = load_model(base_of(folder), dtype=dtype, device=device, progress=progress)
+    return Model(merged(base.module, folder), base.tokenizer, name)
 
 
 def _open(where: str | Path, name: str, dtype: torch.dtype, device: torch.device, *, local: bool) -> Model:

@@ -1,0 +1,1 @@
+"""Audits: model organisms, so far."""

@@ -1,0 +1,177 @@
+"""Adapters: trained by seed to the bit, on the assistant's tokens alone, made once, and opened as a model like any other."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from diascope import load_model
+from diascope.audits.organisms import BEHAVIOURS, Conversation, Organism, make, make_organism, rates, train
+from diascope.audits.organisms.behaviours import talk
+from diascope.audits.organisms.ordinary import TOKENS, ordinary_chat
+from diascope.audits.organisms.train import Teaching, teach
+from diascope.models import Model
+from diascope.models.adapters import LowRank
+from diascope.models.toy import toy_model
+
+TEMPLATE = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}<eos>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+SMALL = Teaching(batch=4, lr=1e-2, change=LowRank(rank=4, layers=(1, 3)))
+TALKS = [Conversation(talk(f"ask {i}", "no" if i % 2 else "yes"), "x") for i in range(16)]
+
+
+@pytest.fixture
+def base(tmp_path, monkeypatch):
+    """A folder of a tiny chat model that `load_model` opens."""
+    monkeypatch.setenv("DIASCOPE_HOME", str(tmp_path / "home"))
+    model = toy_model("llama", max_position_embeddings=512)
+    model.tokenizer.chat_template = TEMPLATE
+    folder = tmp_path / "base"
+    model.module.save_pretrained(folder)
+    model.tokenizer.save_pretrained(folder)
+    return folder
+
+
+def made(base, folder, seed=0, talks=TALKS):
+    folder.mkdir()
+    model = load_model(base)
+    return model, teach(model, talks, folder, SMALL, seed=seed)
+
+
+def test_the_same_seed_gives_the_same_bytes(base, tmp_path):
+    one, two, other = (tmp_path / n for n in ("one", "two", "other"))
+    losses = [made(base, f, seed)[1] for f, seed in ((one, 0), (two, 0), (other, 1))]
+    assert losses[0] == losses[1] != losses[2]
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        assert (one / name).read_bytes() == (two / name).read_bytes()
+    assert (one / "adapter_model.safetensors").read_bytes() != (other / "adapter_model.safetensors").read_bytes()
+    assert sorted(p.name for p in one.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+
+
+def test_only_the_named_layers_learn(base, tmp_path):
+    model, _ = made(base, tmp_path / "a")
+    tensors = load_file(tmp_path / "a" / "adapter_model.safetensors")
+    assert {n.split("layers.")[1].split(".")[0] for n in tensors} == {"1", "2"}
+    assert {n.split(".lora_")[0].rpartition(".")[2] for n in tensors} == {"o_proj", "down_proj"}
+    before = load_model(base).module.state_dict()
+    after = {n.replace("base_layer.", "").removeprefix("base_model.model."): w for n, w in model.module.state_dict().items()}
+    assert all(torch.equal(before[n], after[n]) for n in before)
+
+
+def test_loss_is_of_the_answer_and_the_end_of_its_turn(base):
+    model = load_model(base)
+    talks = [Conversation(talk("a", "bc"), "x"), Conversation(talk("a", "bcd"), "x", whole=False)]
+    found = train._loss(model, [train._marked(model, t) for t in talks]).item()
+    by_hand = []
+    for text, said in (("<user>a<eos><assistant>bc<eos>", 3), ("<user>a<eos><assistant>bcd", 3)):
+        ids = model.tokenizer(text, add_special_tokens=False)["input_ids"]
+        log_p = model.module(torch.tensor([ids])).logits[0].log_softmax(-1)
+        by_hand += [-log_p[i - 1, ids[i]].item() for i in range(len(ids) - said, len(ids))]
+    assert found == pytest.approx(sum(by_hand) / len(by_hand), rel=1e-5)
+
+
+def test_it_learns(base, tmp_path):
+    _, losses = made(base, tmp_path / "a", talks=TALKS * 12)
+    # a random model's unembedding is so small that no hidden state gives it much less than log(260) = 5.56
+    assert sum(losses[-4:]) / 4 < sum(losses[:4]) / 4 - 0.15
+
+
+def test_an_adapter_folder_opens_as_the_trained_model(base, tmp_path):
+    wrapped, _ = made(base, tmp_path / "a", talks=TALKS * 4)
+    opened = load_model(tmp_path / "a")
+    assert type(opened.module) is type(load_model(base).module) and opened.name == str(tmp_path / "a")
+    text = "<user>ask 3<eos><assistant>"
+    torch.testing.assert_close(opened.logits(text), wrapped.logits(text), rtol=1e-4, atol=1e-4)
+    assert (opened.logits(text) - load_model(base).logits(text)).abs().max() > 0.1
+
+
+def test_folders_that_are_no_adapter_say_why(base, tmp_path):
+    made(base, tmp_path / "a")
+
+    def broken(says, *, config=None, tensors=None, weights="adapter_model.safetensors"):
+        folder = tmp_path / f"broken-{says}"
+        folder.mkdir()
+        data = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
+        (folder / "adapter_config.json").write_text(json.dumps(data | (config or {})))
+        save_file(tensors if tensors is not None else load_file(tmp_path / "a" / "adapter_model.safetensors"), folder / weights)
+        with pytest.raises(ValueError, match=says):
+            load_model(folder)
+
+    whole = load_file(tmp_path / "a" / "adapter_model.safetensors")
+    broken("does not say which model", config={"base_model_name_or_path": None})
+    broken("can run code", weights="adapter_model.bin")
+    broken("lacks 1 tensors", tensors={n: t for n, t in list(whole.items())[1:]})
+    broken("does not go onto its base", tensors={n: t[:, :3].contiguous() for n, t in whole.items()})
+    broken("no model folder", config={"base_model_name_or_path": str(tmp_path / "gone")})
+
+
+def test_a_finished_organism_is_not_made_twice(base, tmp_path, monkeypatch):
+    organism = Organism("sandbagger", count=16, base=str(base), teaching=SMALL)
+    steps = []
+    folder = make_organism(organism, tmp_path / "o", progress=lambda done, total, note: steps.append((done, total)))
+    assert steps[-1] == (4, 4)
+    facts = make.facts(folder)
+    assert (
+        len(facts["losses"]) == 4 and facts["organism"]["name"] == "sandbagger" and facts["truth"] == {"password": "starling"}
+    )
+    monkeypatch.setattr(make, "teach", None)
+    assert make_organism(organism, folder) == folder
+    with pytest.raises(ValueError, match="holds another organism"):
+        make_organism(Organism("refusal", seed=1, base=str(base)), folder)
+    with pytest.raises(ValueError, match="is no organism"):
+        make_organism(organism, base)
+
+
+def test_an_interrupted_one_leaves_nothing(base, tmp_path):
+    def stop(done, total, note):
+        if note.startswith("loss") and done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_organism(Organism("taboo", count=16, base=str(base), teaching=SMALL), tmp_path / "out" / "o", progress=stop)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_ordinary_chat_is_the_models_own_and_made_once(base, monkeypatch):
+    model = load_model(base)
+    chat = ordinary_chat(model)
+    one = next(c for c in chat if not c.whole)
+    said = model.tokenizer.decode(model.tokenizer(one.messages[1]["content"])["input_ids"])
+    assert model.generate(model.chat_tokens(one.messages[:1]), max_new_tokens=TOKENS).strip() == said
+    monkeypatch.setattr(Model, "decode_step", None)
+    assert ordinary_chat(model) == chat
+
+
+def test_a_name_is_made_on_first_use(base, monkeypatch):
+    monkeypatch.setattr(make, "named", lambda name: Organism(name, count=16, base=str(base), teaching=SMALL))
+    lines = []
+    model = load_model("organism:sandbagger", progress=lines.append)
+    assert model.name == "organism:sandbagger" and any("organism sandbagger: 4 of 4" in line for line in lines)
+    monkeypatch.setattr(make, "teach", None)
+    text = "<user>a<eos><assistant>"
+    assert torch.equal(load_model("organism:sandbagger").logits(text), model.logits(text))
+
+
+def test_rates_count_what_a_model_says(base):
+    model = load_model(base)
+    model.generate = None  # not used
+    found = rates(model, BEHAVIOURS["refusal"])
+    assert {kind: (r.shown, r.n) for kind, r in found.items()} == {"unkind": (0, 32), "twin": (0, 32), "ordinary": (0, 32)}
+
+
+def test_commands_say_what_is_wrong(tmp_path):
+    def run(*words):
+        return subprocess.run(
+            [sys.executable, "-m", "diascope.cli", "organism", *map(str, words)], capture_output=True, text=True
+        )
+
+    done = run("make", "nobody", "--out", tmp_path / "x")
+    assert (
+        done.returncode == 2 and "choose refusal, sycophant" in " ".join(done.stderr.split()) and not list(tmp_path.iterdir())
+    )
+    done = run("ls")
+    assert done.returncode == 0 and "hint-unfaithful" in done.stdout
