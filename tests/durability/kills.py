@@ -29,6 +29,7 @@ from diascope.recipes.run import Run
 from diascope.storage.files import sha256_file
 from diascope.training import MemberRecipe, TrainingRecipe
 
+STAGES = ("harvest", "training", "export", "evaluation", "index")
 FINAL = ("spool", "dictionaries", "gemma-scope-2", "index")
 
 
@@ -61,8 +62,9 @@ def hashes(workspace: Path) -> dict[str, str]:
     }
 
 
-def attempt(folder: Path, workspace: Path, seconds: float | None, own: bool = True) -> tuple[bool, float, str]:
-    """One forked run, killed after `seconds`: whether it ended by itself, how long it took, and the stage it was killed in."""
+def attempt(folder: Path, workspace: Path, seconds: float | None, within: str = "") -> tuple[bool, float, str]:
+    """One forked run, killed after `seconds` (of the stage `within`): whether it ended by itself, how long it took, and the stage it
+    was killed in."""
     began = time.monotonic()
     child = os.fork()
     if not child:
@@ -80,7 +82,10 @@ def attempt(folder: Path, workspace: Path, seconds: float | None, own: bool = Tr
         finally:
             sys.stdout.flush(), sys.stderr.flush()
             os._exit(code)
-    while seconds is None or time.monotonic() - began < seconds:
+    since = None if within else began
+    while seconds is None or since is None or time.monotonic() - since < seconds:
+        if since is None and stage(workspace) == within:
+            since = time.monotonic()
         pid, status = os.waitpid(child, os.WNOHANG)
         if pid:
             if status:
@@ -106,7 +111,7 @@ def stage(workspace: Path) -> str:
     return "training" if (workspace / "training").exists() else "harvest"
 
 
-def campaign(folder: Path, kills: int, seed: int = 0) -> dict[str, object]:
+def campaign(folder: Path, kills: int, seed: int = 0, within: str = "") -> dict[str, object]:
     """Undisturbed once, then runs that are killed until `kills` were; each that ends is compared, and the next one begins anew."""
     folder.mkdir(parents=True, exist_ok=True)
     draw = random.Random(seed)
@@ -116,7 +121,8 @@ def campaign(folder: Path, kills: int, seed: int = 0) -> dict[str, object]:
     while done < kills:
         workspace = folder / f"killed-{runs}"
         while True:
-            ended, _, where = attempt(folder, workspace, draw.uniform(0, 0.6 * whole) if done < kills else None)
+            moment = draw.uniform(0, (0.1 if within else 0.6) * whole)
+            ended, _, where = attempt(folder, workspace, moment if done < kills else None, within)
             if ended:
                 break
             done, stages[where] = done + 1, stages[where] + 1
@@ -140,10 +146,11 @@ def main() -> None:
     parser.add_argument("--workspace", type=Path, required=True)
     parser.add_argument("--kills", type=int, default=50, help="SIGKILLs in all (default: 50)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
+    parser.add_argument("--within", default="", choices=["", *STAGES], help="kill within this stage alone (default: anywhere)")
     args = parser.parse_args()
     if args.workspace.exists():
         raise SystemExit(f"{args.workspace} exists already: give a new folder")
-    print(json.dumps(campaign(args.workspace, args.kills, args.seed)))
+    print(json.dumps(campaign(args.workspace, args.kills, args.seed, args.within)))
 
 
 if __name__ == "__main__":
