@@ -11,6 +11,7 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
+from diascope.cli.audit import AuditCommand
 from diascope.cli.carry import Convert, Publish
 from diascope.cli.compare import Compare
 from diascope.cli.data import Contrast, Encode
@@ -26,7 +27,7 @@ from diascope.cli.trace import Trace
 COMMANDS = {
     "demo": Demo, "train": Train, "suite": Suite, "finetune": Finetune, "chat": Chat, "eval": Eval,
     "compare": Compare, "describe": Describe, "encode": Encode, "contrast": Contrast, "convert": Convert,
-    "inspect": Inspect, "plan": Plan, "trace": Trace, "publish": Publish, "export": Export, "import": Import, "organism": Organism, "explore": Explore, "verify": Verify,
+    "inspect": Inspect, "plan": Plan, "trace": Trace, "audit": AuditCommand, "publish": Publish, "export": Export, "import": Import, "organism": Organism, "explore": Explore, "verify": Verify,
 }  # fmt: skip
 
 

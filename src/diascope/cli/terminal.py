@@ -134,7 +134,9 @@ def _announce_compat(url: str) -> None:
 
     _announce(url)
     address, _, token = url.partition("/?token=")
-    out.print(f"Neuronpedia's client: USE_LOCALHOST=true NEURONPEDIA_API_KEY={token}", markup=False, highlight=False, soft_wrap=True)
+    out.print(
+        f"Neuronpedia's client: USE_LOCALHOST=true NEURONPEDIA_API_KEY={token}", markup=False, highlight=False, soft_wrap=True
+    )
     if not address.endswith(f":{PORT}"):
         told = f"It asks port {PORT} alone: set neuronpedia.requests.base_request.NPRequest.BASE_URL to {address}/api"
         out.print(told, style="yellow", markup=False, highlight=False, soft_wrap=True)

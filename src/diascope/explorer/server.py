@@ -13,6 +13,7 @@ POST /api/encode  {"text": ..., "source": ...}
      /api/runs, /api/evaluations            training logs and cards of the workspace (run_api.py)
      /api/sources/{source}/map ...          the decoder map (map_api.py)
      /api/pairs, /api/pair                  two sources latent by latent (pair_api.py)
+     /api/audits ...                        audits of the workspace and their reports (audit_api.py)
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from diascope.explorer.answers import Problem, answers, asked, of_model
+from diascope.explorer.audit_api import AuditApi
 from diascope.explorer.events import JobApi
 from diascope.explorer.graphs import GraphApi, Graphs
 from diascope.explorer.guard import Guard
@@ -82,6 +84,7 @@ def create_app(
         *ListApi(workspace, index).routes(),
         *MapApi(workspace, index).routes(),
         *PairApi(workspace, index).routes(),
+        *AuditApi(workspace, index).routes(),
     ]
     return Guard(Starlette(routes=routes), token=token, port=port)
 

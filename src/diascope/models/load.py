@@ -110,6 +110,15 @@ def load_model(
     return _open(name, name, kind, place, local=False)
 
 
+def base_name(model: str) -> str | None:
+    """The model that an adapter's folder or a made model belongs to; None for others. A made model is made."""
+    maker, colon, made = model.partition(":")
+    folder = Path(model)
+    if colon and maker in MADE and not folder.exists():
+        folder = importlib.import_module(MADE[maker]).folder_of(made, lambda _: None)
+    return base_of(folder) if is_adapter(folder) else None
+
+
 def _adapted(folder: Path, name: str, dtype: torch.dtype, device: str, progress: Callable[[str], None]) -> Model:
     """The base model of the adapter in `folder` with its change, called `name`."""
     base = load_model(base_of(folder), dtype=dtype, device=device, progress=progress)

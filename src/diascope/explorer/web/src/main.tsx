@@ -27,6 +27,7 @@ function View() {
   if (kind === "steer") return <Steer query={query.join("?")} key={query.join("?")} />;
   if (kind === "circuits") return name ? <Graph id={name} key={name} /> : <Shelf />;
   if (kind === "lists") return <Later given={{ kind: "lists", id: name ?? "" }} key="lists" />;
+  if (kind === "audits") return <Later given={{ kind: "audits", id: name ?? "" }} key="audits" />;
   if (kind === "runs") return <Later given={{ kind: "runs", query: query.join("?") }} key="runs" />;
   if (kind === "map" && name) return <Later given={{ kind: "map", source: name, query: query.join("?") }} key={`map ${name}`} />;
   if (kind === "pairs") return <Later given={{ kind: "pairs", query: query.join("?") }} key="pairs" />;
@@ -49,6 +50,7 @@ function Page() {
           {link("#/text", "Text")}
           {link("#/steer", "Steer")}
           {link("#/circuits", "Circuits")}
+          {link("#/audits", "Audits")}
           {link("#/lists", "Lists")}
           {link("#/runs", "Runs")}
         </nav>

@@ -1,6 +1,8 @@
-// The script of the views that are not needed at first: lists, runs, map, pairs. The page loads it on the first visit to one.
+// The script of the views that are not needed at first: lists, runs, map, pairs, audits. The page loads it on the first visit to one.
 import { render } from "preact";
 import type { Status } from "../api";
+import { AuditPage } from "../audits/page";
+import { AuditShelf } from "../audits/shelf";
 import type { Given } from "../later";
 import { useAsk } from "../load";
 import { learn } from "../python";
@@ -20,6 +22,7 @@ function View({ given }: { given: Given }) {
   if (data) learn(data); // this script has programs of its own
   const { kind } = given;
   if (kind === "lists") return given.id ? <ListPage id={given.id} key={given.id} /> : <ListShelf />;
+  if (kind === "audits") return given.id ? <AuditPage audit={given.id} key={given.id} /> : <AuditShelf />;
   if (kind === "runs") return <Runs query={given.query ?? ""} />;
   if (kind === "map") return <MapPage source={given.source!} query={given.query ?? ""} />;
   const query = new URLSearchParams(given.query ?? "");

@@ -1,0 +1,111 @@
+"""A protocol whose answer cannot be read from the next token: it carries itself out, and gives findings in the same words.
+
+A `Protocol` looks at one score of the next token and one event of the answer. Chains of thought and entities need more than one pass
+(an answer, then what was left of it; what the model knows, then its vectors), so they bring a function of their own. What all of them
+share is here: the check of their cases, the readout that is chosen on validation and tested once, and a record like any other.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from diascope.audits import detect, readouts, record, verdict
+from diascope.audits.cases import Case, CaseSet
+from diascope.audits.record import Audit, Result
+from diascope.audits.spans import Prompt
+from diascope.audits.target import Target
+from diascope.audits.verdict import Finding
+from diascope.dictionaries import Dictionary
+
+if TYPE_CHECKING:
+    from diascope.audits.engine import AuditConfig
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """`carry_out(target, experiment, cases, dictionary, config, say)` gives the result."""
+
+    name: str
+    asks: str
+    cases: Callable[[int], CaseSet]
+    sides: tuple[str, ...]
+    """The labels that every group needs, the positive one first."""
+    carry_out: Callable[[Target, Experiment, CaseSet, Dictionary | None, AuditConfig, Say], Result]
+    least: float = 0.2
+    limits: tuple[str, ...] = ()
+    plain: bool = False
+    """Cases are plain text (plain.py): base models can be audited, too."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.sides
+
+
+def run_experiment(
+    target: Target,
+    experiment: Experiment,
+    dictionary: Dictionary | None = None,
+    config: AuditConfig | None = None,
+    *,
+    cases: CaseSet | None = None,
+    say: Say = lambda note: None,
+) -> Audit:
+    """An audit of one experiment. Raises ValueError for cases that fail their lint."""
+    from diascope.audits.engine import AuditConfig
+
+    config = config or AuditConfig()
+    chosen = cases or experiment.cases(config.seed)
+    notes = checked(chosen, experiment.labels)
+    began = time.monotonic()
+    result = experiment.carry_out(target, experiment, chosen, dictionary, config, say)
+    return Audit(record.facts(target, dictionary, config), (result.told(notes, time.monotonic() - began),))
+
+
+def checked(cases: CaseSet, labels: Sequence[str]) -> list[str]:
+    """Warnings about the cases; ValueError for what would make every number wrong."""
+    said = cases.lint(labels)
+    if wrong := [s for s in said if not s.startswith("length alone")]:
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        raise ValueError(f"the cases {cases.name!r} cannot be used: {wrong[0]}{more}")
+    return said
+
+
+@dataclass(frozen=True)
+class Read:
+    """A readout that was chosen and tested, with all that it was chosen from."""
+
+    data: detect.Data
+    search: readouts.Search
+    found: detect.Detection
+    finding: Finding
+
+
+def read(
+    target: Target,
+    cases: Sequence[Case],
+    prompts: Sequence[Prompt],
+    part: dict[str, str],
+    sides: tuple[str, str],
+    places: Sequence[str],
+    config: AuditConfig,
+    gate: tuple[str, str] | None,
+) -> Read:
+    """Vectors of `cases` at all layers and `places`; one readout of sides[0] against sides[1], tested once."""
+    vectors = target.vectors(prompts, target.sites, places).numpy()
+    label, group = (np.array([getattr(c, name) for c in cases]) for name in ("label", "group"))
+    where = np.array([part[g] for g in group])
+    data = detect.Data(cases, vectors, label, group, where, *sides, "", target.sites, places)
+    search = readouts.search(vectors, data.y, data.rows("train"), data.rows("validation"), data.sites, places)
+    found = detect.test(data, search, draws=config.permutations, seed=config.seed)
+    word, why = gate or verdict.detection(found.auroc.low, found.p, found.margin.low, None, config.level)
+    best = found.readout
+    claim = f"a {best.kind} at {best.site}, {best.place}, tells {sides[0]} from {sides[1]} cases"
+    numbers = record.of_detection(found, search, data, config.seed)
+    return Read(data, search, found, Finding("detection", claim, word, why, numbers))

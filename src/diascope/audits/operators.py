@@ -1,0 +1,200 @@
+"""What an audit does to a model's vectors: a direction or a latent, the rule by which its amount is changed, where and when.
+
+With v a direction and c(y) = y.v / v.v the multiple of it that y holds, or with c = f_j(x) a latent's activation and v its decoder
+row, every operator is
+
+    y <- y + (rule(c) - c) v
+
+so that all else in y stays, the error that a dictionary leaves included. For a transcoder x is the MLP's input and y its output:
+mlp_out <- skip + sum_j c_j d_j + error, with one c_j changed.
+
+    operator          rule
+    add               Plus(dose)                  dose in multiples of v
+    project out, ablate   Times(0)
+    scale             Times(factor)
+    pin, mean-ablate  To(value)                   value: the mean over other prompts, for mean-ablation
+    clamp if active   ToIfActive(value)           only where c > 0
+    cap, floor        AtMost(value), AtLeast(value)
+
+`only` makes it conditional on a readout (where it is above its threshold). Every intervention counts what it changed in each
+forward pass (`Counted.positions`), and `check` compares: hooks that silently stop while a text is generated are a known bug.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from diascope.dictionaries import Dictionary
+from diascope.edits import Edit
+from diascope.sites import Site
+
+WHEN = ("prompt", "response")
+
+
+# -- rules -----------------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Plus:
+    dose: float
+
+    def __call__(self, c: Tensor) -> Tensor:
+        return c + self.dose
+
+
+@dataclass(frozen=True)
+class Times:
+    factor: float
+
+    def __call__(self, c: Tensor) -> Tensor:
+        return c * self.factor
+
+
+@dataclass(frozen=True)
+class To:
+    value: float
+
+    def __call__(self, c: Tensor) -> Tensor:
+        return torch.full_like(c, self.value)
+
+
+@dataclass(frozen=True)
+class ToIfActive:
+    value: float
+
+    def __call__(self, c: Tensor) -> Tensor:
+        return torch.where(c > 0, self.value, c)
+
+
+@dataclass(frozen=True)
+class AtMost:
+    value: float
+
+    def __call__(self, c: Tensor) -> Tensor:
+        return c.clamp_max(self.value)
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    value: float
+
+    def __call__(self, c: Tensor) -> Tensor:
+        return c.clamp_min(self.value)
+
+
+Rule = Plus | Times | To | ToIfActive | AtMost | AtLeast
+
+
+# -- of what ---------------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Along:
+    """One direction, or R of them [R, d]: row b of a batch has the direction b mod R, so R trials share one forward pass."""
+
+    direction: Tensor
+    rule: Rule
+
+    def shift(self, x: Tensor, y: Tensor) -> Tensor:
+        """What is added to y [B, T, d]."""
+        v = torch.atleast_2d(self.direction).to(y.device, torch.float32)
+        R = len(v)
+        if len(y) % R:
+            raise ValueError(f"{len(y)} rows cannot share {R} directions")
+        v = v.repeat(len(y) // R, 1)[:, None]  # [B, 1, d]
+        square = v.square().sum(-1)
+        c = (y.float() * v).sum(-1) / square.clamp_min(1e-30)
+        return torch.where(square > 0, self.rule(c) - c, 0.0)[..., None] * v
+
+
+@dataclass(frozen=True)
+class OfLatent:
+    """One latent of a dictionary that reads one site and writes one; only what it writes is changed."""
+
+    dictionary: Dictionary
+    latent: int
+    rule: Rule
+
+    def shift(self, x: Tensor, y: Tensor) -> Tensor:
+        d = self.dictionary
+        c = d.encode(x.float()).dense()[..., self.latent]
+        return (self.rule(c) - c)[..., None] * next(iter(d.direction(self.latent).values())).to(y.device)
+
+
+@dataclass(frozen=True)
+class Above:
+    """A condition: where x . direction + bias, of what stands at the edited site, is above 0."""
+
+    direction: Tensor  # [d]
+    bias: float
+
+    def __call__(self, y: Tensor) -> Tensor:
+        return y.float() @ self.direction.to(y.device, torch.float32) + self.bias > 0
+
+
+# -- where and when --------------------------------------------------------------------------------------------------------
+@dataclass
+class Counted:
+    """How many positions one edit changed, a forward pass at a time: the prompt's, then each decode step's."""
+
+    label: str
+    positions: list[int] = field(default_factory=list)
+
+    def check(self, expected: Sequence[int]) -> None:
+        """Assert that exactly `expected` positions were changed in each pass."""
+        assert self.positions == list(expected), f"{self.label} acted on {self.positions} positions, expected {list(expected)}"
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """A change with its place and time; `edits` makes it ready for one batch.
+
+    what    Along or OfLatent
+    sites   where it acts; for a latent None means where its dictionary writes
+    when    "prompt", "response" (every decode step), or both
+    only    a condition, or None
+    """
+
+    what: Along | OfLatent
+    sites: tuple[Site, ...] = ()
+    when: tuple[str, ...] = WHEN
+    only: Above | None = None
+    label: str = "edit"
+
+    def __post_init__(self) -> None:
+        if unknown := set(self.when) - set(WHEN):
+            raise ValueError(f"an edit acts on {' or '.join(WHEN)}, not {', '.join(sorted(unknown))}")
+        if isinstance(self.what, Along) and not self.sites:
+            raise ValueError("a direction needs the sites at which it is changed")
+
+    def edits(self, where: Tensor) -> tuple[list[Edit], list[Counted]]:
+        """Edits for one batch, with their counters. `where` [B, T]: which positions of the first pass count as the prompt's."""
+        made, counters = [], []
+        for read, write in self._places():
+            counted = Counted(f"{self.label} at {write}")
+            counters.append(counted)
+            made.append(Edit(read, write, self._function(where, counted), label=counted.label, special=True))
+        return made, counters
+
+    def _places(self) -> list[tuple[Site, Site]]:
+        if isinstance(self.what, OfLatent):
+            d = self.what.dictionary
+            return [(d.site_in, d.site_out)]
+        return [(s, s) for s in self.sites]
+
+    def _function(self, where: Tensor, counted: Counted) -> Callable[[Tensor, Tensor], Tensor]:
+        def function(x: Tensor, y: Tensor) -> Tensor:
+            first = not counted.positions
+            if first:
+                mask = where.to(y.device) if "prompt" in self.when else torch.zeros_like(where, device=y.device)
+                assert mask.shape == y.shape[:-1], (
+                    f"{counted.label}: the pass has {tuple(y.shape[:-1])}, its mask {tuple(mask.shape)}"
+                )
+            else:
+                mask = torch.full(y.shape[:-1], "response" in self.when, device=y.device)
+            if self.only is not None:
+                mask = mask & self.only(y)
+            counted.positions.append(int(mask.sum()))
+            return torch.where(mask[..., None], y.float() + self.what.shift(x, y), y.float()).to(y.dtype)
+
+        return function

@@ -1,0 +1,28 @@
+"""The protocols by name. A protocol is data: adding one takes its cases and one entry here.
+
+Studies of dictionaries and of two models (diff, probe, steer, unlearn, datadiff beside this file) take other things than a target, and are
+called from Python.
+"""
+
+from __future__ import annotations
+
+from diascope.audits.experiment import Experiment
+from diascope.audits.protocol import Elicitation, Protocol
+from diascope.audits.protocols.agent import AGENT
+from diascope.audits.protocols.cot import COT
+from diascope.audits.protocols.hallucination import HALLUCINATION
+from diascope.audits.protocols.jailbreak import JAILBREAK
+from diascope.audits.protocols.refusal import REFUSAL
+from diascope.audits.protocols.sandbag import SANDBAG
+from diascope.audits.protocols.secret import SECRET
+from diascope.audits.protocols.sycophancy import SYCOPHANCY
+
+Kind = Protocol | Elicitation | Experiment
+PROTOCOLS: dict[str, Kind] = {p.name: p for p in (REFUSAL, JAILBREAK, HALLUCINATION, SYCOPHANCY, COT, SECRET, SANDBAG, AGENT)}
+
+
+def protocol(name: str) -> Kind:
+    """The protocol called `name`; ValueError where there is none."""
+    if name not in PROTOCOLS:
+        raise ValueError(f"there is no protocol {name!r}: there is {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[name]

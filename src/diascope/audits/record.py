@@ -1,0 +1,262 @@
+"""The record of an audit: what audit.json holds (`diascope-audit-1`, docs/audits.md), every number with n, interval, split and seed.
+
+Prompts and answers are not in it: cases are named by id and by the hash of their set.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from diascope.audits import sparse
+from diascope.audits.cases import Case, CaseSet
+from diascope.audits.verdict import Finding
+from diascope.config import config_hash, to_data
+from diascope.numerics import Estimate
+from diascope.sites import Site
+from diascope.storage.files import finite, write_json
+
+if TYPE_CHECKING:
+    from diascope.audits.causal import Effect, Tried
+    from diascope.audits.detect import Data, Detection
+    from diascope.audits.engine import AuditConfig
+    from diascope.audits.gates import Damage, Fidelity, Prevalence
+    from diascope.audits.outcomes import Outcome
+    from diascope.audits.readouts import Readout, Search
+    from diascope.audits.target import Target
+    from diascope.dictionaries import Dictionary
+
+FORMAT = "diascope-audit-1"
+LARGE = 1_000_000_000  # parameters below which chat behaviours hardly exist
+
+
+@dataclass(frozen=True)
+class Result:
+    """One protocol on one target."""
+
+    protocol: str
+    asks: str
+    verdict: str
+    why: str
+    findings: tuple[Finding, ...]
+    numbers: dict[str, Any]
+    cases: dict[str, Any]
+    limits: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    def told(self, notes: Sequence[str], seconds: float) -> Result:
+        """With warnings about the cases, and how long it took."""
+        return replace(self, notes=tuple(notes), seconds=round(seconds, 1))
+
+
+@dataclass(frozen=True)
+class Audit:
+    """All protocols on one target."""
+
+    facts: dict[str, Any]
+    results: tuple[Result, ...]
+
+    def data(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return finite({"format": FORMAT, "facts": self.facts, "results": [plain(r) for r in self.results]})
+
+    def save(self, path: str | Path) -> None:
+        """Write audit.json, atomically."""
+        write_json(path, self.data())
+
+    @property
+    def verdicts(self) -> dict[str, str]:
+        """By protocol."""
+        return {r.protocol: r.verdict for r in self.results}
+
+
+def plain(value: Any, **beside: Any) -> Any:
+    """`value` as JSON-ready data; an estimate becomes {value, n, groups, low, high} with `beside` (split, seed)."""
+    if isinstance(value, Estimate):
+        return {"value": value.value, "n": value.n, "groups": value.documents, "low": value.low, "high": value.high, **beside}
+    if isinstance(value, Site):
+        return str(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name), **beside) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(k): plain(v, **beside) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v, **beside) for v in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return value
+
+
+def facts(target: Target, dictionary: Dictionary | None, config: AuditConfig) -> dict[str, Any]:
+    """What was audited, with what, and the hashes of all of it."""
+    import diascope
+    from diascope.dictionaries.dictionary import weights_hash
+
+    n = sum(p.numel() for p in target.model.module.parameters())
+    out: dict[str, Any] = {
+        "model": target.name,
+        "model_sha256": target.hash,
+        "parameters": n,
+        "dtype": str(target.model.dtype).removeprefix("torch."),
+        "layers": target.model.n_layers,
+        "dictionary": None,
+        "config": to_data(config),
+        "config_hash": config_hash(config),
+        "seed": config.seed,
+        "diascope": diascope.__version__,
+        "limits": [],
+    }
+    if dictionary is not None:
+        out["dictionary"] = {
+            "title": dictionary.config.title, "sha256": weights_hash([dictionary]), "d_sae": dictionary.d_sae,
+            "site": dictionary.config.sites_in[0], "model": dictionary.config.model,
+        }  # fmt: skip
+    if n < LARGE:
+        out["limits"].append(
+            f"a model of {n / 1e6:.0f} M parameters: refusal, deference and reasoning as larger chat models have them are unvalidated at this size"
+        )
+    return out
+
+
+def of_cases(cases: CaseSet, used: Sequence[Case], part: dict[str, Any]) -> dict[str, Any]:
+    """Which cases, and how they were dealt."""
+    dealt = {s: [g for g, where in part.items() if where == s] for s in ("train", "validation", "test")}
+    return {
+        "set": cases.name, "sha256": cases.hash, "licence": cases.licence, "origin": cases.origin, "seed": cases.seed,
+        "n": len(used), "labels": dict(Counter(c.label for c in used)), "groups": {s: len(g) for s, g in dealt.items()},
+        "test_groups": sorted(dealt["test"]),
+    }  # fmt: skip
+
+
+def of_prevalence(found: Prevalence, outcome: Outcome, scores: np.ndarray, label: np.ndarray) -> dict[str, Any]:
+    """The gate, with the mean score of each side."""
+    means = {
+        name: {"value": float(scores[label == name].mean()), "n": int((label == name).sum())} for name in sorted(set(label))
+    }
+    return {
+        **plain(found, split="all"),
+        "outcome": found.outcome,
+        "measured": outcome.name,
+        "unit": outcome.unit,
+        "scores": means,
+        "fitted": to_data(outcome),
+    }
+
+
+def of_readout(r: Readout) -> dict[str, Any]:
+    """A readout without its numbers (a monitor keeps those)."""
+    return {
+        "kind": r.kind, "site": str(r.site), "place": r.place, "norm": float(np.linalg.norm(r.direction)),
+        "validation_auroc": {"value": r.validation, "split": "validation"},
+    }  # fmt: skip
+
+
+def of_detection(found: Detection, search: Search, data: Data, seed: int) -> dict[str, Any]:
+    """Detection: the chosen readout, the map of candidates, and what stands beside it on test cases."""
+    at = {"split": "test", "seed": seed}
+    y, rows = data.y, data.rows
+    return {
+        "readout": of_readout(found.readout),
+        "auroc": plain(found.auroc, **at),
+        "p": found.p,
+        "kinds": {k: plain(v, **at) for k, v in found.kinds.items()},
+        "text": {k: plain(v, **at) for k, v in found.text.items()},
+        "minus_text": plain(found.margin, **at),
+        "permuted_labels": {"k": len(found.permuted), "p": _p(found), "quantiles": _quantiles(found.permuted)},
+        "twins": plain(found.twin, **at) if found.twin else None,
+        "refitted": {"values": list(found.seeds), "what": "training groups resampled", **at},
+        "without_source": found.sources,
+        "map": {"sites": [str(s) for s in data.sites], "places": list(data.places), "auroc": search.grid.round(4).tolist(), "split": "validation"},
+        "tried": search.tried,
+        "n": {part: [int(y[rows(part)].sum()), int((~y[rows(part)]).sum())] for part in ("train", "validation", "test")},
+    }  # fmt: skip
+
+
+def _p(found: Detection) -> float:
+    from diascope.audits.statistics import p_value
+
+    return p_value(found.auroc.value, found.permuted)
+
+
+def _quantiles(values: np.ndarray) -> dict[str, float]:
+    return {str(q): float(np.quantile(values, q)) for q in (0.025, 0.5, 0.975)} | {"max": float(values.max())}
+
+
+def of_sparse(
+    model: Any,
+    d: Dictionary,
+    few: Sequence[sparse.Few],
+    best: sparse.Few,
+    latents: dict[str, Any],
+    data: Data,
+    auroc: Estimate,
+    gap: Estimate,
+    fidelity: Fidelity,
+    dense: Readout,
+    seed: int,
+) -> dict[str, Any]:
+    """The sparse half; each latent with how often it fires on either side of the test."""
+    at, rows = {"split": "test", "seed": seed}, data.rows("test")
+    f = latents[best.place][rows].toarray()
+    table = []
+    for j in best.latents:
+        direction = next(iter(d.direction(j).values())).detach().cpu().numpy()
+        s = best.selected
+        table.append({
+            "latent": j, "statistic": float(s.statistic[j]), "p_family": float(s.p_family[j]), "q": float(s.q[j]),
+            "fires": {"positive": float((f[data.y[rows], j] > 0).mean()), "negative": float((f[~data.y[rows], j] > 0).mean())},
+            "promotes": sparse.promoted(model, direction) if len(direction) == model.d_model else [],
+        })  # fmt: skip
+    coverage = {}
+    if d.site_out == dense.site:
+        coverage = {str(k): sparse.coverage(d, dense.direction, k) for k in sparse.KS}
+    return {
+        "auroc": plain(auroc, **at), "minus_dense": plain(gap, **at), "k": len(best.latents), "place": best.place, "latents": table,
+        "validation": {str(len(x.latents)): {"auroc": x.validation, "place": x.place} for x in few},
+        "searched": d.d_sae, "discoveries": int((best.selected.q <= 0.05).sum()), "coverage": coverage,
+        "fidelity": {**plain(fidelity, **at), "passed": fidelity.passed},
+    }  # fmt: skip
+
+
+def of_causal(
+    model: Any,
+    tried: Sequence[Tried],
+    effects: Sequence[Effect],
+    damage: Damage,
+    written: dict[str, dict[str, Estimate]],
+    detection: Readout,
+    config: AuditConfig,
+) -> dict[str, Any]:
+    """The causal half: candidates on validation, each trial with its controls, damage, and what was then written."""
+    best = tried[0].readout
+    at = {"split": "test", "seed": config.seed}
+    same = best.unit @ detection.unit if best.direction.shape == detection.direction.shape else float("nan")
+    return {
+        "readout": of_readout(best),
+        "cosine_to_detection": float(same),
+        "promotes": sparse.promoted(model, best.direction),
+        "candidates": [
+            {**of_readout(t.readout), "effects": list(t.effects), "kl": t.kl, "kept": t.kept, "split": "validation"}
+            for t in tried
+        ],
+        "trials": {e.trial.name: of_effect(e, config) for e in effects},
+        "damage": {**plain(damage, split="neutral", seed=config.seed), "passed": damage.passed},
+        "written": {t: {k: plain(v, **at) for k, v in rates.items()} for t, rates in written.items()},
+    }
+
+
+def of_effect(e: Effect, config: AuditConfig) -> dict[str, Any]:
+    """One trial with its controls."""
+    at = {"split": "test", "seed": config.seed}
+    return {
+        "raises": e.trial.raises, "clean": plain(e.clean, **at), "effect": plain(e.effect, **at), "p": e.p, "p_family": e.p_family,
+        "controls": {family: {"k": len(v), **_quantiles(v)} for family, v in e.controls.items()},
+        "wrong_sign": plain(e.wrong_sign, **at), "wrong_layer": plain(e.wrong_layer, **at), "passed": e.passed(config.level),
+    }  # fmt: skip

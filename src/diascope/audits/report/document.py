@@ -1,0 +1,163 @@
+"""The whole report: header card, what was not tested, verdict table, one part a protocol, method and limits.
+
+A protocol's part, in the order in which the audit ran: behaviour, detection, latents, causes, what failed, texts that were kept,
+cases, all numbers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diascope.audits.report import causes, detection, latents, others, texts
+from diascope.audits.report.behaviour import behaviour
+from diascope.audits.report.failures import failures, untested
+from diascope.audits.report.latents import Link
+from diascope.audits.report.marks import figure, sentences, table, verdict
+from diascope.audits.report.read import Data, amount, at, checked, finding, findings, results, section
+from diascope.audits.report.style import SHEET, WITHIN
+from diascope.evals.report.numbers import shown
+from diascope.evals.report.page import anything, details, pairs, text
+
+NO_LINK: Link = lambda latent: ""  # noqa: E731
+METHOD = (
+    "Cases come in groups (pairs with their twins), and groups are dealt to train, validation and test by lot. Readouts, latents and "
+    "directions are chosen on training and validation cases; test cases are looked at once.",
+    "Intervals are 95 %: Wilson's for rates, else bootstraps over groups. p = (1 + controls at least as large) / (controls + 1).",
+    "The direction that detects and the direction that moves are chosen apart: neither is proof of the other.",
+    "Controls of a trial: random directions, directions of the training vectors' covariance, differences of means of permuted "
+    "labels; as long as the tested direction and orthogonal to it.",
+    "A behaviour that is not shown has no causes to look for: trials are then left out.",
+    "No verdict says that a model is honest, faithful or safe.",
+)
+MEANINGS = {
+    "vacuous": "the model does not show the behaviour as often as the protocol declares",
+    "underpowered": "too few cases to tell whether it does",
+    "fidelity-fail": "the dictionary does not give back the audited vectors",
+    "confounded": "twins that share the words show it as well, or words alone tell the sides apart as well",
+    "detects": "a readout tells unseen cases apart, beyond length, words and permuted labels",
+    "sparse-explains": "a few latents do so nearly as well as the dense readout",
+    "causal": "every trial of the direction moves the behaviour, beyond all families of controls",
+    "causal-but-damaging": "it does, and breaks what it should leave alone",
+    "not-distinguishable": "none of this",
+}
+
+
+def report_html(audit: Data, *, title: str = "") -> str:
+    """A self-contained page of an audit: `Audit.data()`, or what audit.json holds. `title` is the window's.
+
+    Raises ValueError where it is no audit of this format.
+    """
+    body = _body(checked(audit), NO_LINK)
+    name = title or f"Audit of {at(audit, 'facts', 'model')}"
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="content-security-policy" content="{policy}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
+        f'<title>{_sound(text(name))}</title><style>{SHEET}</style></head>\n<body><main class="report">\n{_sound(body)}\n</main></body></html>\n'
+    )
+
+
+def report_parts(audit: Data, *, link: Link = NO_LINK) -> tuple[str, str]:
+    """(style, markup) of the report, for a shadow tree of another page; `link` gives the address of a latent's page there."""
+    return WITHIN, _sound(f'<div class="report">{_body(checked(audit), link)}</div>')
+
+
+def _sound(markup: str) -> str:
+    """Without halves of characters, which no file holds."""
+    return markup.encode(errors="replace").decode()
+
+
+def _body(audit: Data, link: Link) -> str:
+    found = results(audit)
+    parts = [
+        f"<h1>Audit of {text(at(audit, 'facts', 'model'))}</h1>",
+        '<div class="intro">',
+        f'<section class="panel"><h4>What was audited</h4>{_header(section(audit, "facts"))}</section>',
+        f'<section class="panel"><h4>What was not tested</h4>{sentences(untested(audit))}</section>',
+        "</div>",
+        _verdicts(found),
+        *(_protocol(r, k, link) for k, r in enumerate(found)),
+        f"<h2>Method and limits</h2>{sentences(METHOD)}",
+        details("What the verdicts mean", pairs((w, text(m)) for w, m in MEANINGS.items())),
+        details("Settings", anything(at(audit, "facts", "config"))),
+        f"<footer>{text(audit['format'])} · diascope {text(at(audit, 'facts', 'diascope'))}</footer>",
+    ]
+    return "\n".join(parts)
+
+
+def _header(facts: Data) -> str:
+    size = amount(facts.get("parameters"))
+    rows = [
+        ("model", text(facts.get("model"))),
+        ("weights, SHA-256", f"<code>{text(facts.get('model_sha256'))}</code>"),
+        ("size", text(f"{_size(size)} parameters, {facts.get('layers', '?')} layers")),
+        ("read in", text(facts.get("dtype"))),
+        ("dictionary", _dictionary(section(facts, "dictionary"))),
+        ("settings", f"<code>{text(facts.get('config_hash'))}</code>, seed {text(facts.get('seed'))}"),
+    ]
+    return pairs(rows)
+
+
+def _size(n: float | None) -> str:
+    return "?" if n is None else f"{n / 1e6:,.0f} M" if n >= 1e6 else f"{n:,.0f}"
+
+
+def _dictionary(d: Data) -> str:
+    if not d:
+        return "none"
+    width = amount(d.get("d_sae"))
+    latents_of = "" if width is None else f", {width:,.0f} latents"
+    where = "" if str(d.get("site")) in str(d.get("title")) else f" at {text(d.get('site'))}"
+    return f"{text(d.get('title'))}{where}{latents_of}, <code>{text(d.get('sha256'))}</code>"
+
+
+def _verdicts(found: list[Data]) -> str:
+    lines = []
+    for k, r in enumerate(found):
+        trials = [t for t in section(finding(r, "causal"), "numbers", "trials").values()]
+        lines.append([
+            f'<a href="#protocol-{k}">{text(r.get("protocol"))}</a>',
+            verdict(r.get("verdict")),
+            figure(at(r, "numbers", "prevalence", "rate"), f"declared {_number(at(r, 'numbers', 'prevalence', 'least'))}"),
+            figure(at(finding(r, "detection"), "numbers", "auroc")),
+            figure(at(finding(r, "sparse"), "numbers", "auroc")),
+            "<br>".join(f"{figure(at(t, 'effect'), signed=True)}, p {_number(at(t, 'p'))}" for t in trials) or "not tried",
+            text(r.get("why")),
+        ])  # fmt: skip
+    head = ["protocol", "verdict", "shown", "detection, AUROC", "latents, AUROC", "effect of the trials", "why"]
+    return f'<h2>Verdicts</h2><div class="table-of">{table(head, lines)}</div>'
+
+
+def _number(value: Any) -> str:
+    found = amount(value)
+    return "?" if found is None else shown(found)
+
+
+def _protocol(r: Data, k: int, link: Link) -> str:
+    name = str(r.get("protocol", f"protocol {k}"))
+    seconds = amount(r.get("seconds"))
+    took = "" if seconds is None else f" Took {seconds:.0f} s."
+    body = [
+        f'<h2 id="protocol-{k}">{text(name)} {verdict(r.get("verdict"))}</h2>',
+        f"<p>{text(r.get('asks', ''))}</p><p class=soft>{text(str(r.get('why', '')).capitalize())}.{text(took)}</p>",
+        _claims(r),
+    ]
+    for heading, part in (
+        ("Behaviour, and where it can be read", behaviour(r) + detection.detection(r)),
+        ("Latents", latents.latents(r, link)),
+        ("Causes", causes.causes(r)),
+        ("Further findings", others.others(r)),
+    ):
+        if part:
+            body.append(f'<h3>{heading}</h3><div class="grid">{part}</div>')
+    body.append(f"<h3>What failed</h3>{sentences(failures(r)) or '<p class=soft>Nothing that was tried.</p>'}")
+    body.append(texts.kept(r))
+    body.append(details("Cases", anything(section(r, "cases"))))
+    body.append(details("All numbers", anything({"numbers": r.get("numbers"), "findings": r.get("findings")})))
+    return "\n".join(body)
+
+
+def _claims(r: Data) -> str:
+    lines = [[text(name), verdict(f.get("verdict")), text(f.get("claim")), text(f.get("why"))] for name, f in findings(r)]
+    return table(["finding", "verdict", "claim", "why"], lines)

@@ -1,0 +1,32 @@
+"""The report's style: the evaluation cards' (evals/report/page.py), and what is the audits' own.
+
+Tips need no script: on hover and focus `data-tip` stands at the foot of the window, in print beside its number.
+"""
+
+from __future__ import annotations
+
+from diascope.evals.report.page import STYLE
+
+OWN = """
+.intro { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 0.8rem; margin: 1rem 0; align-items: start; }
+.intro dl { margin: 0.2rem 0 0; grid-template-columns: minmax(6rem, auto) minmax(0, 1fr); column-gap: 1rem; } ul { margin: 0.3rem 0; padding-left: 1.1rem; max-width: 85ch; } li { margin: 0.15rem 0; overflow-wrap: anywhere; } h4 { font-size: 0.95rem; margin: 0; } .report > h4 { margin-top: 1.2rem; } .report > .scroll td { min-width: 9rem; }
+h2[id] { scroll-margin-top: 5rem; } h2 .verdict { font-size: 1rem; margin-left: 0.5rem; } h3 { margin-top: 1.3rem; font-size: 1rem; }
+.verdict { white-space: nowrap; border: 1px solid var(--line); border-radius: 99px; padding: 0.05rem 0.6rem; font-weight: 600; font-size: 0.88rem; } .verdict i { font-style: normal; }
+.verdict.strong { border-color: var(--own); background: var(--wash); } .verdict.warned { border-style: dashed; border-color: var(--own); } .verdict.gated { color: var(--soft); }
+.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 330px), 1fr)); gap: 0.8rem; margin-top: 0.7rem; align-items: start; grid-auto-flow: dense; } .wide-panel { grid-column: span 2; } .tall-panel { grid-column: -2 / -1; grid-row: 1 / span 3; } .panel { min-width: 0; } .panel .scroll { border: 0; border-radius: 0; margin-top: 0.4rem; } .panel th, .panel td { padding: 0.25rem 0.5rem; } .panel th:first-child { padding-left: 0; }
+.panel tbody th { min-width: 4.5rem; } .table-of tbody td { min-width: 8rem; } .table-of td:last-child { min-width: 15rem; }
+.forest { grid-template-columns: minmax(5rem, auto) minmax(70px, 1fr) auto; margin-top: 0.3rem; } .wide-panel .forest { grid-template-columns: minmax(8rem, 17rem) minmax(70px, 1fr) minmax(8rem, auto); } .forest svg { height: 16px; } .forest .whisker { stroke-width: 2; } .forest .point { stroke-width: 4; } .ribbon { fill: var(--other); opacity: 0.3; } .middle { stroke: var(--other); stroke-width: 1.5; } .tick { stroke: var(--other); stroke-width: 2; }
+.ruler { position: relative; height: 1.2rem; font-size: 0.75rem; color: var(--soft); } .ruler i { position: absolute; transform: translateX(-50%); font-style: normal; white-space: nowrap; } .forest .name.soft { font-size: 0.75rem; }
+.n { font-variant-numeric: tabular-nums; cursor: help; border-bottom: 1px dotted var(--line); } .n:focus { outline: 2px solid var(--accent); outline-offset: 1px; }
+.n[data-tip]:hover::after, .n[data-tip]:focus::after { content: attr(data-tip); position: fixed; left: 50%; bottom: 0.8rem; transform: translateX(-50%); width: max-content; max-width: min(92vw, 60rem); z-index: 9; background: var(--ink); color: var(--back); border-radius: 6px; padding: 0.3rem 0.8rem; font-size: 0.85rem; font-weight: 400; white-space: normal; text-align: left; pointer-events: none; }
+.mapped { overflow-x: auto; } .map { width: auto; font-size: 0.78rem; font-variant-numeric: tabular-nums; border-collapse: separate; border-spacing: 1px; } .panel .map th, .panel .map td { border: 0; padding: 0.05rem 0.35rem; text-align: center; white-space: nowrap; min-width: 0; position: static; } .map tbody td { background: color-mix(in srgb, var(--own) calc(var(--a) * 78%), transparent); } .map td.test { background: none; text-align: left; font-weight: 650; } .map .chosen { outline: 2.5px solid var(--ink); outline-offset: -1px; font-weight: 700; }
+@media (prefers-color-scheme: dark) { .map td.deep { color: #1a1206; } }
+.share { display: inline-block; min-width: 4.5rem; background: linear-gradient(90deg, color-mix(in srgb, var(--own) 35%, transparent) var(--w), transparent var(--w)); padding: 0 0.2rem; text-align: right; }
+figure.text { margin: 0.6rem 0; } .tokens, .written { background: var(--panel); border: 1px solid var(--line); border-radius: 7px; padding: 0.35rem 0.6rem; margin: 0.2rem 0; max-width: none; white-space: pre-wrap; overflow-wrap: anywhere; } .written { border-left: 3px solid var(--other); } mark { color: inherit; background: color-mix(in srgb, var(--own) calc(var(--a) * 60%), transparent); border-radius: 3px; } mark.below { background: none; text-decoration: underline; text-decoration-thickness: calc(1px + var(--a) * 3px); text-decoration-color: var(--c1); }
+.timeline { list-style: none; padding: 0; margin: 0.5rem 0; border-left: 2px solid var(--line); max-width: none; } .timeline li > div { margin-left: 1rem; } .timeline li { padding: 0.1rem 0 0.5rem 0.9rem; margin: 0; border-left: 4px solid var(--other); } .timeline .user { border-color: var(--c1); } .timeline .assistant { border-color: var(--c0); } .timeline .think { border-color: var(--c3); } .timeline .tool_call { border-color: var(--c2); } .timeline .tool_result { border-color: var(--c5); } .role { font-size: 0.8rem; font-weight: 650; margin-right: 0.8rem; } .level { display: inline-block; width: 9rem; font-size: 0.8rem; background: linear-gradient(90deg, color-mix(in srgb, var(--own) 40%, transparent) var(--w), transparent var(--w)); font-variant-numeric: tabular-nums; } .change { color: var(--accent); font-size: 0.85rem; margin-left: 0.6rem; }
+a { color: var(--accent); }
+@media (max-width: 760px) { .wide-panel, .tall-panel { grid-column: auto; grid-row: auto; } .forest, .wide-panel .forest { grid-template-columns: minmax(0, 1fr) auto; } .forest .name { grid-column: 1; } .forest .num { grid-column: 2; grid-row: auto; } .forest svg, .forest .ruler { grid-column: 1 / -1; } .forest .ruler + span { display: none; } .forest { row-gap: 0; grid-auto-flow: row dense; } .forest svg { margin-bottom: 0.35rem; } }
+@media print { .n[data-tip]::after { content: " [" attr(data-tip) "]"; color: #444; font-size: 0.78em; font-weight: 400; } .n { border: 0; } .forest .num { white-space: normal; max-width: 22rem; } .map tbody td, mark, .share, .level, .ribbon { print-color-adjust: exact; -webkit-print-color-adjust: exact; } details::details-content { content-visibility: visible; block-size: auto; } td.num { white-space: normal; } }
+"""
+SHEET = STYLE + OWN
+WITHIN = SHEET.replace(":root", ":host")  # the same inside an element of another page, a shadow tree of its own

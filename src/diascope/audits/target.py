@@ -1,0 +1,196 @@
+"""The audited model: cases in; vectors at places, next-token log-probabilities and answers out, with or without edits.
+
+A trial of an edit has to be cheap, because hundreds of controls stand behind one verdict:
+
+1. Prompts are padded on the left, and all but their last `tail` tokens (what the template puts after the user's words) are
+   computed once and kept as keys and values.
+2. A trial computes the tail anew under the edit, for R directions in one batch, and reads the last position.
+
+So an edit in a trial acts on the tail alone. Generation, which follows for the chosen edit, computes the whole prompt.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diascope.audits.cases import Case
+from diascope.audits.operators import Counted, Intervention
+from diascope.audits.spans import Prompt, prompt
+from diascope.evals import kept
+from diascope.models import Model, continuations
+from diascope.sites import Site
+
+
+@dataclass
+class Target:
+    """A chat model under audit. `batch` prompts are read together, and prompts times directions up to `rows` in a trial."""
+
+    model: Model
+    name: str = ""
+    batch: int = 16
+    rows: int = 64
+    reference: Model | None = None  # the model that it was made from, where it is known
+
+    def __post_init__(self) -> None:
+        self.name = self.name or self.model.name
+        if not getattr(self.model.tokenizer, "chat_template", None):
+            raise ValueError(f"{self.name} has no chat template: an audit asks a chat model, and this is a base model")
+
+    @property
+    def hash(self) -> str:
+        """16 digits of the SHA-256 of the weights."""
+        return kept.weights(self.model)[:16]
+
+    @property
+    def sites(self) -> list[Site]:
+        """The residual stream after every block."""
+        return [Site(layer, "resid_post") for layer in range(self.model.n_layers)]
+
+    def prompts(self, cases: Sequence[Case]) -> list[Prompt]:
+        """The cases as the model reads them."""
+        return [prompt(self.model, c) for c in cases]
+
+    def batches(self, prompts: Sequence[Prompt]) -> Iterator[list[int]]:
+        """Numbers of prompts of like length, `batch` at a time."""
+        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].tokens))
+        for start in range(0, len(order), self.batch):
+            yield order[start : start + self.batch]
+
+    def vectors(self, prompts: Sequence[Prompt], sites: Sequence[Site], places: Sequence[str]) -> Tensor:
+        """[n, sites, places, d] float32 on the processor; a place of several tokens is their mean."""
+        out = torch.empty(len(prompts), len(sites), len(places), self.model.width(sites[0]))
+        for numbers in self.batches(prompts):
+            seen = self.model.capture([list(prompts[i].tokens) for i in numbers], list(sites))
+            for row, i in enumerate(numbers):
+                where = [prompts[i].place(p) for p in places]
+                for s, site in enumerate(sites):
+                    out[i, s] = torch.stack([seen[site][row, w].float().mean(0) for w in where]).cpu()
+        return out
+
+    def generate(
+        self, prompts: Sequence[Prompt], edits: Sequence[Intervention] = (), *, max_new_tokens: int = 16, where: str = "tail"
+    ) -> list[str]:
+        """The answers, greedily. Edits act on the prompt's tail (or `where="all"` of it) and on every decode step, asserted."""
+        out = [""] * len(prompts)
+        for numbers in self.batches(prompts):
+            rows = [list(prompts[i].tokens) for i in numbers]
+            mask = self._mask([prompts[i] for i in numbers], where)
+            made, counters = _ready(edits, mask)
+            new = continuations(
+                self.model, rows, max_new_tokens=max_new_tokens, seeds=[0] * len(rows), temperature=0.0, edits=made
+            )
+            _check_steps(edits, counters, mask, len(rows), max_new_tokens, new)
+            for i, ids in zip(numbers, new, strict=True):
+                out[i] = self.model.tokenizer.decode(ids)
+        return out
+
+    def _mask(self, prompts: Sequence[Prompt], where: str) -> Tensor:
+        """[B, T] of left-padded prompts: the positions that edits act on."""
+        longest = max(len(p.tokens) for p in prompts)
+        spans = [(longest - (p.tail if where == "tail" else len(p.tokens)), longest) for p in prompts]
+        place = torch.arange(longest)
+        return torch.stack([(place >= a) & (place < b) for a, b in spans])
+
+    @contextlib.contextmanager
+    def as_reference(self) -> Iterator[Target | None]:
+        """The model that this one was made from: the one that was given, or itself without its PEFT adapters; None otherwise."""
+        if self.reference is not None:
+            yield Target(self.reference, batch=self.batch, rows=self.rows)
+        elif hasattr(self.model.module, "disable_adapter"):
+            with self.model.module.disable_adapter():
+                yield self
+        else:
+            yield None
+
+
+class Tails:
+    """Prompts of which all but the tail is computed once (see above)."""
+
+    def __init__(self, target: Target, prompts: Sequence[Prompt]) -> None:
+        self.target, self.prompts = target, list(prompts)
+        self.tail = min(p.tail for p in self.prompts)
+        assert self.tail > 0, "a template ends with tokens of its own"
+        self._kept: list[tuple[list[int], Tensor, Tensor, Any]] = []
+        self._unembedding: Tensor | None = None
+        for numbers in target.batches(self.prompts):
+            tokens, attention = target.model.batch([list(self.prompts[i].tokens) for i in numbers], padding_side="left")
+            _, past = target.model.decode_step(tokens[:, : -self.tail], attention[:, : -self.tail], None)
+            self._kept.append((numbers, tokens[:, -self.tail :], attention, past))
+
+    @torch.no_grad()
+    def read(
+        self,
+        function: Callable[[Tensor, list[int]], Tensor],
+        edits: Sequence[Intervention] = (),
+        *,
+        repeats: int = 1,
+    ) -> Tensor:
+        """`function` of the next token's log-probabilities, stacked [n, repeats, ...]; repeat r has the edits' r-th direction.
+
+        It is called with [rows, vocab] float32 and the number of each row's prompt, a batch at a time, and gives [rows, ...].
+        """
+        out: list[Tensor | None] = [None] * len(self.prompts)
+        model = self.target.model
+        for numbers, tokens, attention, past in self._kept:
+            grown = copy.deepcopy(past)
+            if repeats > 1:
+                grown.batch_repeat_interleave(repeats)
+            step = tokens.repeat_interleave(repeats, 0)
+            made, counters = _ready(edits, torch.ones(step.shape, dtype=torch.bool))
+            with model.edit(*made):
+                hidden, _ = model.decode_step(step, attention.repeat_interleave(repeats, 0), grown)
+            for edit, counted in counters:
+                if edit.only is None:
+                    counted.check([step.numel() if "prompt" in edit.when else 0])
+            log_p = self._logits(hidden).log_softmax(-1).cpu()
+            found = function(log_p, [i for i in numbers for _ in range(repeats)])
+            for row, i in enumerate(numbers):
+                out[i] = found[row * repeats : (row + 1) * repeats]
+        return torch.stack([o for o in out if o is not None])
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        """Logits of hidden states [B, d_model] in float32: a bfloat16 product would round those near 20 to eighths."""
+        model, head = self.target.model, self.target.model.parts.unembedding
+        if self._unembedding is None:
+            self._unembedding = model.unembedding.float()
+        product = hidden.float() @ self._unembedding.t()
+        bias = getattr(head, "bias", None)
+        return model.scaled_logits(product if bias is None else product + bias.float())
+
+
+def _ready(edits: Sequence[Intervention], mask: Tensor) -> tuple[list[Any], list[tuple[Intervention, Counted]]]:
+    made, counters = [], []
+    for edit in edits:
+        own, counted = edit.edits(mask)
+        made += own
+        counters += [(edit, c) for c in counted]
+    return made, counters
+
+
+def _check_steps(
+    edits: Sequence[Intervention],
+    counters: Sequence[tuple[Intervention, Counted]],
+    mask: Tensor,
+    rows: int,
+    most: int,
+    new: Sequence[Sequence[int]],
+) -> None:
+    """Every pass of a generation was edited: the prompt's, and one for each token that followed."""
+    if not edits:
+        return
+    longest = max(len(ids) for ids in new)
+    passes = min(most, longest + 1)  # the last pass of a row gives the token that ends it
+    for edit, counted in counters:
+        if edit.only is None:
+            prompt = int(mask.sum()) if "prompt" in edit.when else 0
+            step = rows if "response" in edit.when else 0
+            counted.check([prompt, *[step] * (passes - 1)])
+        else:
+            assert len(counted.positions) == passes, f"{counted.label} ran in {len(counted.positions)} of {passes} passes"
