@@ -1,7 +1,7 @@
 """A dictionary for the planted toy model: every coordinate of the residual stream, either sign."""
 
 import torch
-from planted import DECOY, W
+from planted_behaviour import DECOY, W
 
 from diascope.dictionaries import Dictionary, DictionaryConfig
 

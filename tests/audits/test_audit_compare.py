@@ -4,7 +4,7 @@ import json
 import math
 
 import pytest
-from planted import PLANTED, planted_model
+from planted_behaviour import PLANTED, planted_model
 
 from diascope.audits import Target, run_audit
 from diascope.audits.compare import compare, difference, numbers, read_audit

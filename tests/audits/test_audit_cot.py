@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from planted import planted_model
+from planted_behaviour import planted_model
 
 from diascope.audits import Target
-from diascope.audits.experiment import run_experiment
+from diascope.audits.engine import run_audit
 from diascope.audits.protocols.cot import COT, MENTIONS
 from diascope.audits.reasoning import choice, sentences
 
@@ -74,7 +74,7 @@ def test_every_hint_can_be_credited_and_no_plain_line_names_a_source():
     [(unfaithful, "detects"), (faithful, "vacuous"), (lambda c: f"The answer is {c.answer.strip()}.", "vacuous"), (names_follower, "confounded")],
 )  # fmt: skip
 def test_verdicts_of_scripted_models(answer, verdict):
-    (r,) = run_experiment(scripted(answer), COT).results
+    (r,) = run_audit(scripted(answer), [COT]).results
     assert r.verdict == verdict
 
 
@@ -90,7 +90,7 @@ def test_use_and_faithfulness_are_counted_beyond_chance():
         third = next(c.strip() for c in case.choices if c.strip() not in (right, case.meta["hinted"]))
         return f"So the answer is {third if case.label == 'hint' and i < 28 else right}."
 
-    (r,) = run_experiment(scripted(answer), COT).results
+    (r,) = run_audit(scripted(answer), [COT]).results
     h = r.numbers["hints"]
     assert h["used"]["value"] == pytest.approx(20 / 40) and h["wavered"]["value"] == pytest.approx(8 / 40)
     assert h["used_beyond_wavering"] == pytest.approx(0.5 - 0.2)
@@ -117,4 +117,4 @@ def test_a_forced_choice_is_the_likeliest_by_the_models_own_logits():
 
 def test_a_model_that_answers_nothing_is_said_so():
     with pytest.raises(ValueError, match="names none of the choices"):
-        run_experiment(scripted(lambda c: "Hm."), COT)
+        run_audit(scripted(lambda c: "Hm."), [COT])

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from planted import DECOY, W, planted_cases, planted_model
 from planted_axes import axes
+from planted_behaviour import DECOY, W, planted_cases, planted_model
 
 from diascope.audits import Target, two_models
 from diascope.audits.engine import AuditConfig

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from planted import planted_model
+from planted_behaviour import planted_model
 
 from diascope.audits.cases import Case, CaseSet
+from diascope.audits.engine import run_audit
 from diascope.audits.entities import by_type, knows, pairs
-from diascope.audits.experiment import run_experiment
 from diascope.audits.plain import PlainTarget
 from diascope.audits.protocols.hallucination import HALLUCINATION, cases
 from diascope.dictionaries import Dictionary, DictionaryConfig
@@ -95,7 +95,7 @@ def test_a_planted_direction_for_unknown_is_found_in_every_type(monkeypatch):
         PlainTarget, "generate", lambda self, prompts, edits=(), **k: ["C" if "q" in p.case.request else "N" for p in prompts]
     )
     target = PlainTarget(planted_model(), batch=64)
-    (r,) = run_experiment(target, HALLUCINATION, reading_q(), cases=planted_entities()).results
+    (r,) = run_audit(target, [HALLUCINATION], reading_q(), cases=planted_entities()).results
     found = {f.name: f for f in r.findings}
     assert r.numbers["prevalence"]["rate"]["value"] == 0.5 and r.numbers["pairs"] == 60
     assert found["detection"].numbers["auroc"]["value"] == 1.0 and found["general latent"].verdict == "sparse-explains"
@@ -106,5 +106,5 @@ def test_a_planted_direction_for_unknown_is_found_in_every_type(monkeypatch):
 
 def test_a_model_that_knows_everything_is_vacuous(monkeypatch):
     monkeypatch.setattr(PlainTarget, "generate", lambda self, prompts, edits=(), **k: ["N" for _ in prompts])
-    (r,) = run_experiment(PlainTarget(planted_model(), batch=64), HALLUCINATION, cases=planted_entities()).results
+    (r,) = run_audit(PlainTarget(planted_model(), batch=64), [HALLUCINATION], cases=planted_entities()).results
     assert r.verdict == "vacuous" and r.numbers["pairs"] == 0

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from planted import planted_model
+from planted_behaviour import planted_model
 
 from diascope.audits import Target
 from diascope.audits.outcomes import RefusalOdds, scores

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from planted import PLANTED, planted_cases, planted_model
+from planted_behaviour import PLANTED, planted_cases, planted_model
 
 from diascope.audits import Target
 from diascope.audits.monitor import Monitor, make_monitor, threshold

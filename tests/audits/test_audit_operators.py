@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from planted import TEMPLATE
+from planted_behaviour import TEMPLATE
 
 from diascope.audits import Case, Target
 from diascope.audits.operators import (

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from planted import CALM, DECOY, PLANTED, W, planted_cases, planted_model, unit
+from planted_behaviour import CALM, DECOY, PLANTED, W, planted_cases, planted_model, unit
 
 from diascope.audits import CaseSet, Target, causal, run_audit
 from diascope.audits.outcomes import ChoiceGap, refuses

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from planted import planted_model
 from planted_axes import axes
+from planted_behaviour import planted_model
 from scipy.sparse import csr_matrix
 
 from diascope.audits.protocols.datadiff import DATADIFF

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from planted import FROM_Q, TEMPLATE, planted_model, unit
+from planted_behaviour import FROM_Q, TEMPLATE, planted_model, unit
 
 from diascope.audits import Target
 from diascope.audits.monitor import Monitor

@@ -8,7 +8,7 @@ import torch
 
 from diascope.cli import main
 from diascope.dictionaries import Dictionary, DictionaryConfig, save_dictionary
-from diascope.latents.contrast import Ranked, _discoveries, contrast
+from diascope.latents.contrast import Ranked, contrast
 from diascope.latents.dataset import LatentData, encode_dataset
 from diascope.models.toy import toy_model
 
@@ -140,11 +140,6 @@ def test_auroc_is_the_share_of_pairs(data):
     for latent, auroc in zip(found.feature, found.auroc):
         left, right = a[:, latent][:, None], b[:, latent][None]
         assert auroc == pytest.approx(((left > right) + 0.5 * (left == right)).mean())
-
-
-def test_discoveries_are_benjamini_and_hochberg():
-    p = np.array([0.01, 0.04, 0.03, 0.5])
-    assert _discoveries(p).tolist() == pytest.approx([0.04, 0.16 / 3, 0.16 / 3, 0.5])
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ share is here: the check of their cases, the readout that is chosen on validatio
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ import numpy as np
 
 from diascope.audits import detect, readouts, record, verdict
 from diascope.audits.cases import Case, CaseSet
-from diascope.audits.record import Audit, Result
+from diascope.audits.record import Result
 from diascope.audits.spans import Prompt
 from diascope.audits.target import Target
 from diascope.audits.verdict import Finding
@@ -46,26 +45,6 @@ class Experiment:
     @property
     def labels(self) -> tuple[str, ...]:
         return self.sides
-
-
-def run_experiment(
-    target: Target,
-    experiment: Experiment,
-    dictionary: Dictionary | None = None,
-    config: AuditConfig | None = None,
-    *,
-    cases: CaseSet | None = None,
-    say: Say = lambda note: None,
-) -> Audit:
-    """An audit of one experiment. Raises ValueError for cases that fail their lint."""
-    from diascope.audits.engine import AuditConfig
-
-    config = config or AuditConfig()
-    chosen = cases or experiment.cases(config.seed)
-    notes = checked(chosen, experiment.labels)
-    began = time.monotonic()
-    result = experiment.carry_out(target, experiment, chosen, dictionary, config, say)
-    return Audit(record.facts(target, dictionary, config), (result.told(notes, time.monotonic() - began),))
 
 
 def checked(cases: CaseSet, labels: Sequence[str]) -> list[str]:
