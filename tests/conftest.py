@@ -14,12 +14,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import pytest
 import torch
+from hypothesis import settings
 
 from diascope.dictionaries import Dictionary, DictionaryConfig
 from diascope.models.toy import toy_model
 from toy_rows import write_rows
 
 NUMBER = itertools.count()
+settings.register_profile("untimed", deadline=None)  # a slow machine is no failure
+settings.load_profile("untimed")
 
 
 def pytest_collection_modifyitems(items):
