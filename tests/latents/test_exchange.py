@@ -267,8 +267,9 @@ def broken(place, kind, content, *, packed=True):
         ("activations", b'{"layer": "1-s", "index": "0", "tokens": ["a"], "values": [1, 2]}\n', True, "1 tokens and 2 values"),
         ("features", b'{"layer": "1-s", "index": "0", "pos_str": ["a"], "pos_values": []}\n', True, "1 tokens and 0 values"),
         ("features", b"not gzip", False, "batch-0.jsonl.gz"),
-        ("features", gzip.compress(b'{"layer": "1-s", "index": "0"}\n' * 50)[:-12], False, "batch-0.jsonl.gz"),
+        ("features", gzip.compress(b'{"layer": "1-s", "index": "0"}\n' * 50, mtime=0)[:-12], False, "batch-0.jsonl.gz"),
     ],
+    ids=["cut line", "index x", "index -1", "twice", "fewer tokens", "fewer values", "not gzip", "cut gzip"],
 )
 def test_damaged_files_are_named_with_their_line(tmp_path, kind, content, packed, says):
     broken(tmp_path / "in" / "m" / "1-s", kind, content, packed=packed)
