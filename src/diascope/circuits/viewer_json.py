@@ -23,7 +23,7 @@ TYPES = {
     Kind.TOKEN: "embedding", Kind.LATENT: "cross layer transcoder", Kind.ERROR: "mlp reconstruction error",
     Kind.EXCLUDED: "excluded position", Kind.BIAS: "bias", Kind.EARLIER: "earlier tokens", Kind.TARGET: "logit",
 }  # fmt: skip
-KINDS = {name: kind.name.lower() for kind, name in TYPES.items()}
+KINDS = {name: kind.name.lower() for kind, name in TYPES.items()} | {"lorsa": "latent", "lorsa error": "error"}
 
 
 def to_viewer(
@@ -80,14 +80,19 @@ def _id(g: Graph, n: int) -> str:
     }[Kind(kind)]  # fmt: skip
 
 
+def paired(layer: int, latent: int) -> int:
+    """One number for a layer and a latent of it, Cantor's pairing, by which the viewers look latents up."""
+    return (layer + latent) * (layer + latent + 1) // 2 + latent
+
+
 def _node(g: Graph, n: int, name: str, first: bool) -> dict[str, Any]:
     kind, layer, p, i = _facts(g, n)
     latent, target = kind == Kind.LATENT, kind == Kind.TARGET
     number = {
-        Kind.LATENT: (layer + i) * (layer + i + 1) // 2 + i,
+        Kind.LATENT: paired(layer, i),
         Kind.TARGET: i,
         Kind.TOKEN: p,
-    }  # Cantor's pair of layer and latent
+    }
     clerp = g.label(n) if latent else g.target_names[n] if target else g.name(n)
     chance = g.about["probabilities"][g.targets().tolist().index(n)] if target else 0.0
     return {
