@@ -294,9 +294,12 @@ def test_ravel_moves_a_city_at_its_last_token(toy, monkeypatch):
         return module._Asked(a.tokens, a.at, answer, np.ones(len(cities), bool))
 
     monkeypatch.setattr(module, "_ask", known)
-    entry = ravel(toy, blank(), Ravel(pairs=12, k=4, least=8), given=given)
+    entry = ravel(toy, blank(), Ravel(pairs=12, k=4, least=8, movable=0.0), given=given)
     assert set(entry.controls) == {"other latents", "whole vector"} and entry.details["country"]["pairs"] == 12
     assert entry.result["cause"].n == 36 and entry.result["cause"].documents <= 24  # three attributes; base cities of one half
+    null = ravel(toy, blank(), Ravel(pairs=12, k=4, least=8, movable=1.1), given=given)
+    assert null.result == {"score": None} and "even the whole vector moves" in null.run["reason"]
+    assert null.controls == {"whole vector": entry.controls["whole vector"]}  # and no latent was tried
 
 
 def test_a_dictionary_of_the_true_features_is_matched_and_absorbs_nothing():

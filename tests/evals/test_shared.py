@@ -74,7 +74,7 @@ def test_ravel_asks_once_and_moves_whole_vectors_once_a_site(toy, monkeypatch):
         return moving._Asked(a.tokens, a.at, answer, np.ones(len(cities), bool))
 
     monkeypatch.setattr(moving, "_ask", known)
-    config = Ravel(pairs=12, k=4, least=8)
+    config = Ravel(pairs=12, k=4, least=8, movable=0.0)
     alone = [moving.ravel(toy, d, config, given=given) for d in (*TWO, ELSEWHERE)]
     asked, halves, runs = (counted(monkeypatch, moving, n) for n in ("_ask", "_half", "next_tokens"))
     once = Once()

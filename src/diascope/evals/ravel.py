@@ -12,7 +12,8 @@
    score      their mean; an edit that does nothing has cause 0, isolation 1 and so 0.5
 
 Beside it: the source's whole vector in place (an upper bound of cause, without isolation), and as many other latents that fire as often.
-Where even that moves less than a fifth of the answers the score is null: later tokens have read the city before this site.
+Where even that moves less than a fifth of the answers the score is null and no latent is tried: later tokens have read the city before
+this site.
 Intervals are over base cities.
 """
 
@@ -49,6 +50,9 @@ class Ravel:
     movable: float = 0.2  # share of answers that the whole vector must move, or else there is nothing to isolate
     least: int = 24  # cities known by an attribute, without which it does not count
     seed: int = 0
+
+
+_Hits = dict[str, dict[str, list[tuple[float, int]]]]  # by who edits and by cause or isolation: (hit, base city)
 
 
 @dataclass(frozen=True)
@@ -90,30 +94,37 @@ def ravel(
         return Entry(config, run | {"reason": f"fewer than two attributes are known of {config.least} cities"}, {"score": None})
     if model.of(d.site_in) is not model:
         return Entry(config, run | {"reason": f"{d.site_in} is in another model than the one that answers"}, {"score": None})
-    hits: dict[str, dict[str, list[tuple[float, int]]]] = defaultdict(lambda: {"cause": [], "isolation": []})
-    details = {}
+    halves = {}
     for i, name in enumerate(usable):
-        progress(len(PROMPTS) + i, 2 * len(PROMPTS), f"{name}: moved")
-        half = once((name, who, config, d.site_in), lambda name=name: _half(model, d.site_in, asked, name, usable, config))
-        details[name] = _attribute(model, d, half, config, name, hits)
-    progress(2 * len(PROMPTS), 2 * len(PROMPTS), "")
-    results = {who: _summary(found) for who, found in hits.items()}
-    own = results.pop("latents", {"score": None})
-    bound = results.get("whole vector", {}).get("cause")
+        progress(len(PROMPTS) + i, 3 * len(PROMPTS), f"{name}: moved by the whole vector")
+        halves[name] = once(
+            (name, who, config, d.site_in), lambda name=name: _half(model, d.site_in, asked, name, usable, config)
+        )
+    hits: _Hits = defaultdict(lambda: {"cause": [], "isolation": []})
+    for moved in (m for half in halves.values() for m in half.prompts):
+        _note(hits, "whole vector", moved, moved.whole)
+    whole = _summary(hits["whole vector"])
+    bound = whole["cause"]
     if not isinstance(bound, Estimate) or bound.value < config.movable:
         run["reason"] = (
             f"even the whole vector moves {bound.value:.0%} of the answers: at {d.site_in} a city's last token decides too little"
             if isinstance(bound, Estimate)
             else "no attribute has two answers that three known cities share on one half: ask about more cities"
         )
-        own = {"cause": own.get("cause"), "isolation": own.get("isolation"), "score": None}
-    return Entry(config, run, own, results, details)
+        return Entry(config, run, {"score": None}, {"whole vector": whole})
+    details = {}
+    for i, name in enumerate(usable):
+        progress(2 * len(PROMPTS) + i, 3 * len(PROMPTS), f"{name}: moved by latents")
+        details[name] = _attribute(model, d, halves[name], config, name, hits)
+    progress(3 * len(PROMPTS), 3 * len(PROMPTS), "")
+    results = {who: _summary(found) for who, found in hits.items()}
+    return Entry(config, run, results.pop("latents"), results, details)
 
 
 def _ask_all(model: Model, given: Sequence[City], progress: Callable[[int, int, str], None]) -> dict[str, _Asked]:
     asked = {}
     for i, (name, prompt) in enumerate(PROMPTS.items()):
-        progress(i, 2 * len(PROMPTS), f"{name}: what the model knows")
+        progress(i, 3 * len(PROMPTS), f"{name}: what the model knows")
         asked[name] = _ask(model, prompt, given, name)
     return asked
 
@@ -218,7 +229,12 @@ def _half(model: Model, site: Site, asked: dict[str, _Asked], name: str, usable:
     return _Half(seen, a.answer[train], common, len(base), prompts)
 
 
-def _attribute(model: Model, d: Dictionary, half: _Half, config: Ravel, name: str, hits: Any) -> dict[str, Any]:
+def _note(hits: _Hits, who: str, moved: _Moved, said: np.ndarray) -> None:
+    """What the model said after an edit of `who`: hit or not, by base city."""
+    hits[who][moved.what] += list(zip((said == moved.right).astype(float).tolist(), moved.base.tolist(), strict=True))
+
+
+def _attribute(model: Model, d: Dictionary, half: _Half, config: Ravel, name: str, hits: _Hits) -> dict[str, Any]:
     if len(half.common) < 2:
         return {"latents": [], "pairs": 0}
     f = sparse(d, half.train.numpy())
@@ -226,12 +242,8 @@ def _attribute(model: Model, d: Dictionary, half: _Half, config: Ravel, name: st
     rate = np.asarray((f > 0).mean(0)).ravel()
     groups = {"latents": latents, "other latents": alike(rate, latents, rng.generator(config.seed, "other latents", name))}
     for moved in half.prompts:
-        said = {
-            who: next_tokens(model, moved.tokens, moved.at, d.site_out, added)
-            for who, added in _shifts(d, moved.x, moved.y, groups).items()
-        }
-        for who, found in (said | {"whole vector": moved.whole}).items():
-            hits[who][moved.what] += list(zip((found == moved.right).astype(float).tolist(), moved.base.tolist(), strict=True))
+        for who, added in _shifts(d, moved.x, moved.y, groups).items():
+            _note(hits, who, moved, next_tokens(model, moved.tokens, moved.at, d.site_out, added))
     return {"latents": latents.tolist(), "pairs": half.pairs}
 
 

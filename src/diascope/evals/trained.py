@@ -48,7 +48,7 @@ from diascope.training.export import calibrate, fold
 from diascope.training.rows import scale
 
 NAMES = ("retrained", "frozen_decoder", "random_model")
-VERSION = 2  # of what is trained: another number forgets what was kept
+VERSION = 3  # of what is trained: another number forgets what was kept
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,7 @@ def _started(shape: _Shape, x: Tensor, y: Tensor, budget: Budget) -> Member:
     run = TrainingRecipe(
         (recipe,), seed=budget.seed, batch=budget.batch, lr=2e-3, lr_warmup=max(20, budget.steps // 20), beta1=0.9, beta2=0.99,
         l0_warmup=max(20, budget.steps // 5), dead_after=max(10_000, budget.steps * budget.batch // 4), decoder_start="he",
-        product=_product(),
+        product=_product(), aux_k=32,
     )  # fmt: skip
     member = Member(recipe, run, (x.shape[1],), (y.shape[1],), 0)
     mx, my = Moments.of(x), Moments.of(y)
