@@ -4,8 +4,9 @@
 
 1. A synthetic source of --latents latents, described, each record as large as a real one, is written and served browsing only by
    the command itself in a process of its own; requests come one after another over one connection, then from --clients at once.
-   "browse" asks for pages anywhere in a column, "first pages" for its first twenty. At the end the index is sealed, as those of
-   `diascope index` are, and started again: then every file is hashed.
+   "browse" asks for pages anywhere in a column, "first pages" for its first twenty. At the end the index is sealed, as built
+   ones are, and started again: then every file is hashed, the records beside the first answers, and the first latent
+   waits for that.
 2. With --workspace (made by `diascope demo`): bytes a latent of its index, the feature page in Chromium where there is one, and
    steering with the model, default and steered together.
 
@@ -79,6 +80,7 @@ TARGETS = {
     "all scripts, gzip, KB": "<= 120",
     "bytes a latent": "<= 2048 with 45 x 128 tokens",
     "start to first byte, ms": "< 1000",
+    "start to first byte, sealed, ms": "< 1000",
     "latent p50, ms": "< 2",
     "latent p95, ms": "< 10",
     "search p95, ms": "< 30",
@@ -131,8 +133,9 @@ def synthetic(index: Path, args: argparse.Namespace) -> Found:
             found |= {f"{name} p50, ms": float(np.median(times)), f"{name} p95, ms": float(np.quantile(times, 0.95))}
         found |= asyncio.run(crowd(client, latents[: 10 * args.clients], args.clients))
     seal(index)
-    with server(index, "--no-model") as (started, _, _):
-        return found | {"start to first byte, sealed, ms": started}
+    with server(index, "--no-model") as (started, client, _):
+        found["start to first byte, sealed, ms"] = started
+        return found | {"then its first latent, hashed before, ms": timed(lambda: client.get(latents[0]).raise_for_status())}
 
 
 async def crowd(client: httpx.Client, paths: list[str], clients: int) -> Found:

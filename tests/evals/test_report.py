@@ -12,8 +12,8 @@ from diascope.evals.report import card_html, report_html
 from diascope.evals.report.across import shorter
 from diascope.evals.report.bars import axis, bar
 from diascope.evals.report.labels import LETTER
-from diascope.evals.report.numbers import Number, number, shown
 from diascope.evals.report.plot import Point, front, pareto, scale, ticks
+from diascope.page.numbers import Number, number, shown
 
 VOID = {"meta", "br", "line", "rect", "path", "circle"}
 NASTY = "<script>alert(1)</script> & \"a\" 'b' " + "x" * 120

@@ -1,4 +1,4 @@
-"""A toy model with one SAE, an index of it, and a server of both in a thread."""
+"""A toy model with one SAE, an index of it, and a server of any index in a thread."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 import uvicorn
 
 from diascope.dictionaries import Dictionary
+from diascope.explorer.graphs import Graphs
 from diascope.explorer.host import ModelHost
 from diascope.explorer.live import Opened, encode
 from diascope.explorer.server import bind, create_app
@@ -47,12 +48,22 @@ def write_index(folder: Path, model: Model, d: Dictionary) -> Index:
 
 
 @contextlib.contextmanager
-def served(index: Index, opened: Any, *, grace: float = 5.0) -> Iterator[tuple[str, ModelHost]]:
-    """The address of a server of `index`, and its host; `opened` is opened, or None for browsing only."""
+def served(
+    index: Index,
+    opened: Any,
+    *,
+    graphs: Graphs | None = None,
+    grace: float = 5.0,
+    around: Callable[[Any, ModelHost], Any] = lambda app, host: app,
+) -> Iterator[tuple[str, ModelHost]]:
+    """The address of a server of `index` and `graphs`, and its host; `opened` is opened, or None for browsing only.
+
+    `around` as in `diascope.explorer.server.serve`.
+    """
     sock = bind(0)
     port = sock.getsockname()[1]
     host = ModelHost(None if opened is None else lambda: opened, grace=grace)
-    app = create_app(index, host, encode, token=TOKEN, port=port)
+    app = around(create_app(index, host, encode, token=TOKEN, port=port, graphs=graphs), host)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
     thread.start()

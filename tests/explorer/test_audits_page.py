@@ -1,9 +1,12 @@
 """Audits in the explorer: what is found in a workspace, over HTTP and in a real browser, without a model."""
 
 import json
+import re
 import shutil
+import signal
 import subprocess
 import sys
+from functools import partial
 
 import httpx
 import numpy as np
@@ -112,45 +115,40 @@ def test_an_audit_that_is_too_large_is_refused(client, monkeypatch):
     assert "the most is 100" in client.get("/api/audits/base").json()["error"]
 
 
-def test_the_server_starts_without_torch():
-    code = "import sys; import diascope.explorer.server; print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+WITHOUT = """
+import sys
+
+class Absent:
+    def find_spec(name, *_):
+        if name in ("torch", "transformers", "numba"):
+            raise ModuleNotFoundError(f"{name} is not to be loaded")
+
+sys.meta_path.insert(0, Absent)
+from diascope.cli import main
+main()
+"""
+
+
+def test_browsing_needs_no_torch_and_reports_neither(workspace):
+    """The command itself, in a process that cannot import it."""
+    command = [sys.executable, "-u", "-c", WITHOUT, "explore", str(workspace), "--no-model", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            url = next(found[0] for line in server.stdout if (found := re.search(r"http://\S+", line)))
+            address, _, token = url.partition("/?token=")
+            with httpx.Client(base_url=address, headers={"authorization": f"Bearer {token}"}, timeout=60) as client:
+                report = client.get("/api/audits/base").raise_for_status().json()
+                assert "made-model" in report["markup"] and report["source"] == "sae"
+                assert client.get("/api/sources/sae/latents/3").raise_for_status().json()["latent"] == 3
+        finally:
+            server.send_signal(signal.SIGINT)
 
 
 # -- in a browser ------------------------------------------------------------------------------------------------
-@pytest.fixture(scope="module")
-def browser():
-    if shutil.which("chromium") is None:
-        pytest.skip("needs Debian's chromium; CI installs it")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as p:
-        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = p.chromium.launch(executable_path=shutil.which("chromium"), args=options)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def visit(browser, address):
-    """A page of the explorer at an address after '#'; none may have script errors or dialogs."""
-    contexts, trouble = [], []
-
-    def at(hash, **options):
-        contexts.append(browser.new_context(**options))
-        page = contexts[-1].new_page()
-        page.set_default_timeout(20_000)
-        page.add_init_script("navigator.clipboard.writeText = t => { window.copied = t; return Promise.resolve(); }")
-        page.on("pageerror", lambda e: trouble.append(str(e)))
-        page.on("dialog", lambda d: trouble.append(d.message) or d.dismiss())
-        page.goto(f"{address}/?token={TOKEN}")
-        page.goto(f"{address}/{hash}")
-        return page
-
-    yield at
-    for context in contexts:
-        context.close()
-    assert trouble == []
+def visit(explore, address):
+    """A page of the explorer at an address after '#'."""
+    return partial(explore, address)
 
 
 def copied(page):

@@ -1,25 +1,20 @@
 """The circuits page in a real browser: as a saved file with known numbers, and on a server with a toy model."""
 
 import json
-import shutil
-import threading
-import time
 
 import pytest
 import torch
 from graph_workspace import opened_with, traced, write_workspace
+from steer_workspace import TOKEN, served
 
 from diascope.circuits import Graph
 from diascope.circuits.verify import verify
 from diascope.circuits.view import view
 from diascope.explorer.circuits import graphs_in
-from diascope.explorer.host import ModelHost
-from diascope.explorer.server import bind, create_app
 from diascope.latents.store import Index
 from diascope.page import render_html
 
 pytestmark = pytest.mark.page
-TOKEN = "secret"
 
 
 def node(id, kind, layer, position, index, influence, label="", **more):
@@ -66,19 +61,6 @@ def known(good=False):
         "verification": check,
     }
     return {"about": about, "tokens": ["<bos>", "France"], "nodes": nodes, "edges": edges, "supernodes": [[2, 3]]}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if shutil.which("chromium") is None:
-        pytest.skip("needs Debian's chromium; CI installs it")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as p:
-        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = p.chromium.launch(executable_path=shutil.which("chromium"), args=options)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -325,26 +307,13 @@ def test_six_hundred_nodes_are_smooth(page, saved):
 @pytest.fixture(scope="module")
 def explorer(tmp_path_factory, toy):
     """A server of a workspace with one verified graph, and the toy model ready."""
-    import uvicorn
-
     opened = opened_with(toy)
     graph = traced(opened)
     folder = write_workspace(
         tmp_path_factory.mktemp("explored"), verify(graph, opened[0], opened[1].values(), sample=24), opened
     )
-    sock = bind(0)
-    port = sock.getsockname()[1]
-    host = ModelHost(lambda: opened)
-    app = create_app(Index(folder / "index"), host, lambda *_: {}, token=TOKEN, port=port, graphs=graphs_in(folder / "graphs"))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
-    thread.start()
-    while not server.started or host.state == "loading":
-        time.sleep(0.02)
-    yield f"http://127.0.0.1:{port}", Graph.load(folder / "graphs" / "capital")
-    server.should_exit = True
-    thread.join(10)
-    host.close()
+    with served(Index(folder / "index"), opened, graphs=graphs_in(folder / "graphs")) as (address, _):
+        yield address, Graph.load(folder / "graphs" / "capital")
 
 
 def test_the_explorer_lists_shows_and_intervenes(page, explorer):

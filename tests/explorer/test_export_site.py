@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from audits_made import audit_data
 from diascope.dictionaries import Dictionary, DictionaryConfig
 from diascope.explorer import export
 from diascope.explorer.export import asked_of, export_site
@@ -42,11 +43,25 @@ def dictionary(seed, kind="L2.resid_post"):
 def index(toy, tmp_path_factory):
     r = np.random.default_rng(0)
     sequences = pack(toy, [Document(f"d{i}", " ".join(r.choice(WORDS, 14))) for i in range(40)], context=64, max_tokens=2000)
-    made = {"sae": dictionary(0), "a b <i>": dictionary(1)}
+    made = {"sae": dictionary(0), "a b <i>": dictionary(1, "L1.resid_post")}
     folder = tmp_path_factory.mktemp("w") / "index"
-    build_index(toy, made, sequences, live_rows(toy, sequences, [made["sae"].site_in]), folder)
+    build_index(toy, made, sequences, live_rows(toy, sequences, [d.site_in for d in made.values()]), folder)
     shelve(folder, 0, {3 * i: [Description("judge", text, {"detection": 0.5})] for i, text in enumerate(SAID)})
+    write_audits(folder.parent / "audits", made["sae"])
     return Index(folder)
+
+
+def write_audits(folder, d):
+    """An audit of the dictionary under a name with every sign, one of another version, and half a file."""
+    audit = audit_data()
+    audit["facts"]["dictionary"] = {"title": d.config.title, "site": "L2.resid_post", "d_sae": S, "model": "toy"}
+    for name, text in (
+        ("whole ?#%", json.dumps(audit)),
+        ("later", '{"format": "diascope-audit-7", "facts": {}, "results": []}'),
+        ("half", "{"),
+    ):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "audit.json").write_text(text)
 
 
 @pytest.fixture(scope="module")
@@ -68,11 +83,7 @@ def ask(index):
 
 
 @pytest.fixture(scope="module")
-def page(site):
-    if shutil.which("chromium") is None:
-        pytest.skip("needs Debian's chromium; CI installs it")
-    from playwright.sync_api import sync_playwright
-
+def page(browser, site):
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_):
             pass
@@ -81,16 +92,14 @@ def page(site):
     handler = functools.partial(Quiet, directory=str(site.parent))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    with sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page()
-        page.trouble = []
-        page.on("pageerror", lambda e: page.trouble.append(str(e)))
-        page.on("console", lambda m: m.type == "error" and page.trouble.append(m.text))
-        page.goto(f"http://127.0.0.1:{server.server_port}/site/")
-        page.at = page.url
-        yield page
-        browser.close()
+    page = browser.new_page()
+    page.trouble = []
+    page.on("pageerror", lambda e: page.trouble.append(str(e)))
+    page.on("console", lambda m: m.type == "error" and page.trouble.append(m.text))
+    page.goto(f"http://127.0.0.1:{server.server_port}/site/")
+    page.at = page.url
+    yield page
+    page.close()
     server.shutdown()
 
 
@@ -102,7 +111,7 @@ def fetched(page, path, **options):
 
 
 ANSWERS = [
-    "/api/status", "/api/sources", "/api/steer", "/api/graphs",
+    "/api/status", "/api/sources", "/api/steer", "/api/graphs", "/api/audits", "/api/audits/whole%20%3F%23%25", "/api/audits/later", "/api/audits/half",
     *(f"/api/sources/{name}/latents{query}" for name in ("sae", "a%20b%20%3Ci%3E") for query in (
         "", "?sort=density&order=asc", "?sort=&order=desc&offset=70&limit=100&alive=1", "?sort=latent&order=desc&alive=0", "?sort=max_activation&offset=5&limit=7",
         "?sort=top_token&order=asc&alive=0", "?sort=nope", "?offset=500", "/0", "/7", "/79", "/80", "/x")),
@@ -118,11 +127,10 @@ def test_a_copy_answers_what_the_server_answers(page, ask, path):
     status, answer = ask(path)
     expected = json.loads(answer)
     got_status, got = fetched(page, path)
-    assert got_status == status
     if status == 200:
-        assert got == expected
-    else:
-        assert got["error"]
+        assert (got_status, got) == (200, expected)
+    else:  # a copy does not know why there is no answer to a path that it has not recorded
+        assert got["error"] and got_status in (status, 503)
 
 
 @pytest.mark.page
@@ -136,6 +144,21 @@ def test_what_needs_a_model_or_keeps_something_says_so(page):
         status, answer = fetched(page, path, **options)
         assert status == 503 and "static copy" in answer["error"] and "diascope explore" in answer["error"]
     assert "searches for words" in fetched(page, "/api/sources/sae/search?q=-%3E")[1]["error"]
+
+
+@pytest.mark.page
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_audits_are_shown_without_a_server(page, index, scheme):
+    page.emulate_media(color_scheme=scheme)
+    page.goto(page.at)
+    page.get_by_role("link", name="Audits").click()
+    page.get_by_role("heading", name="Audits", exact=True).wait_for()
+    assert page.locator("article").count() == 3 and page.get_by_text("cannot be read").count() == 1
+    page.get_by_role("link", name="whole ?#%").click()
+    page.get_by_role("heading", name="Audit of made-model").wait_for()
+    page.get_by_role("link", name="5", exact=True).first.click()
+    page.wait_for_url("**/#/s/sae/5")
+    page.get_by_role("heading", name="sae / 5").wait_for()
 
 
 @pytest.mark.page
@@ -194,6 +217,9 @@ def test_an_interrupted_export_goes_on(index, tmp_path):
         export_site(index, tmp_path / "site", progress=stop)
     assert not (tmp_path / "site").exists()
     first = tmp_path / ".site.parts" / "data" / "0" / "latents" / "0"
+    stale = tmp_path / ".site.parts" / "data" / "answers" / "99"
+    stale.parent.mkdir(parents=True)
+    stale.write_text("an audit that was in the workspace then")
     before = first.stat().st_mtime_ns
     whole = export_site(index, tmp_path / "other")
     again = export_site(index, tmp_path / "site")

@@ -6,8 +6,7 @@ import httpx
 import pytest
 import torch
 from graph_workspace import opened_with, traced, write_workspace
-from serving import serving
-from steer_workspace import TOKEN, events
+from steer_workspace import TOKEN, events, served
 
 from diascope.circuits import Graph, Kind
 from diascope.config import to_data
@@ -36,7 +35,7 @@ def latent_of(workspace):
 
 
 def test_an_intervention_tells_its_stages_and_ends_as_the_plain_answer_does(workspace, opened):
-    with serving(Index(workspace / "index"), opened, graphs_in(workspace / "graphs")) as (address, _), httpx.Client(base_url=address, headers=HEADERS, timeout=60) as client:  # fmt: skip
+    with served(Index(workspace / "index"), opened, graphs=graphs_in(workspace / "graphs")) as (address, _), httpx.Client(base_url=address, headers=HEADERS, timeout=60) as client:  # fmt: skip
         body = {"latents": [latent_of(workspace)], "factor": 0, "mode": "free"}
         path = "/api/graphs/capital/intervene"
         plain = client.post(path, json=body).json()

@@ -1,13 +1,11 @@
 """An intervention on the circuits page: its place in the queue, its stages, and taking it back. And what was tried at tracing."""
 
-import shutil
 import threading
 from dataclasses import replace
 
 import pytest
 from graph_workspace import opened_with, traced, write_workspace
-from serving import serving
-from steer_workspace import TOKEN
+from steer_workspace import served
 
 from diascope.explorer.circuits import graphs_in
 from diascope.latents.store import Index
@@ -28,11 +26,7 @@ SWAP = {"token_ids": [2], "tokens": ["<bos>", "France"], "nodes": ["@4"], "posit
 
 @pytest.fixture(scope="module")
 def explorer(tmp_path_factory, toy):
-    """A server of a graph that says that a supernode and a swap were tried; calls of `hold` keep the model busy."""
-    if shutil.which("chromium") is None:
-        pytest.skip("needs Debian's chromium; CI installs it")
-    from playwright.sync_api import sync_playwright
-
+    """A server of a graph that says that a supernode and a swap were tried, and its host."""
     opened = opened_with(toy)
     row = {"edit": "ablate", "mode": "free", "guess": "total", "n": 8} | dict.fromkeys(("spearman", "spearman_low", "spearman_high", "sign", "sign_low", "sign_high"), 0.5)  # fmt: skip
     told = {
@@ -41,28 +35,19 @@ def explorer(tmp_path_factory, toy):
     }
     graph = traced(opened)
     folder = write_workspace(tmp_path_factory.mktemp("intervene"), replace(graph, about=graph.about | told), opened)
-    with serving(Index(folder / "index"), opened, graphs_in(folder / "graphs")) as (address, host), sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"])
-        yield address, host, browser
-        browser.close()
+    with served(Index(folder / "index"), opened, graphs=graphs_in(folder / "graphs")) as found:
+        yield found
 
 
 @pytest.fixture
-def page(explorer):
-    address, _, browser = explorer
-    page, trouble = browser.new_page(), []
-    page.set_default_timeout(15_000)
-    page.on("pageerror", lambda e: trouble.append(str(e)))
-    page.goto(f"{address}/?token={TOKEN}")
-    page.goto(f"{address}/#/circuits/capital")
+def page(explore, explorer):
+    page = explore(explorer[0], "#/circuits/capital")
     page.locator("g.node").first.wait_for()
-    yield page
-    page.close()
-    assert trouble == []
+    return page
 
 
 def test_a_waiting_intervention_tells_its_place_and_is_taken_back(page, explorer):
-    _, host, _ = explorer
+    _, host = explorer
     busy, free = threading.Event(), threading.Event()
     host.start(lambda opened, emit: (busy.set(), free.wait(20)) and None, title="hold")
     assert busy.wait(10)

@@ -8,22 +8,20 @@ import json
 import os
 import subprocess
 import sys
-import threading
-import time
 from itertools import pairwise
 
 import httpx
 import numpy as np
 import pytest
 import torch
-import uvicorn
+from steer_workspace import TOKEN, served
 
 from diascope.dictionaries import Dictionary, DictionaryConfig
 from diascope.explorer.circuits import graphs_in
 from diascope.explorer.host import QUEUE, ModelHost
 from diascope.explorer.live import Opened, encode
 from diascope.explorer.np_compat import PORT, with_neuronpedia
-from diascope.explorer.server import bind, create_app
+from diascope.explorer.server import create_app
 from diascope.latents.build import build_index
 from diascope.latents.describe.shelf import Description, shelve
 from diascope.latents.examples import live_rows
@@ -34,7 +32,7 @@ from diascope.tokens import Document, pack
 
 neuronpedia = pytest.importorskip("neuronpedia", reason="the client is in the dev extra")
 
-TOKEN, MODEL, SOURCE = "secret", "toy-gemma3_text", "2-diascope-res-64"
+MODEL, SOURCE = "toy-gemma3_text", "2-diascope-res-64"
 TEXT = "the cat sat"
 WORDS = "the cat sat on a mat and the dog ran off with my hat ".split()
 TEMPLATE = (
@@ -83,19 +81,10 @@ def index(folder):
 
 @pytest.fixture(scope="module")
 def address(index, folder, chatty, d):
-    sock = bind(0)
-    port = sock.getsockname()[1]
-    host, graphs = ModelHost(lambda: Opened((chatty, {"sae": d}))), graphs_in(folder / "graphs")
-    app = with_neuronpedia(create_app(index, host, encode, token=TOKEN, port=port, graphs=graphs), index, host, graphs)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
-    thread.start()
-    while not server.started or host.state == "loading":
-        time.sleep(0.01)
-    yield f"http://localhost:{port}"
-    host.close()
-    server.should_exit = True
-    thread.join(10)
+    graphs = graphs_in(folder / "graphs")
+    opened = Opened((chatty, {"sae": d}))
+    with served(index, opened, graphs=graphs, around=lambda app, host: with_neuronpedia(app, index, host, graphs)) as (at, _):
+        yield at.replace("127.0.0.1", "localhost")  # as the client says it
 
 
 @pytest.fixture(autouse=True)

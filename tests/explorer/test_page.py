@@ -42,21 +42,14 @@ def url(real_workspace):
 
 
 @pytest.fixture(scope="module")
-def page(url):
-    if shutil.which("chromium") is None:
-        pytest.skip("needs Debian's chromium; CI installs it")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as p:
-        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = p.chromium.launch(executable_path=shutil.which("chromium"), args=options)
-        page = browser.new_page()
-        page.trouble = []
-        page.on("pageerror", lambda e: page.trouble.append(str(e)))
-        page.on("console", lambda m: m.type == "error" and page.trouble.append(m.text))
-        page.goto(url)
-        yield page
-        browser.close()
+def page(browser, url):
+    page = browser.new_page()
+    page.trouble = []
+    page.on("pageerror", lambda e: page.trouble.append(str(e)))
+    page.on("console", lambda m: m.type == "error" and page.trouble.append(m.text))
+    page.goto(url)
+    yield page
+    page.close()
 
 
 @pytest.mark.real

@@ -1,6 +1,8 @@
 """The HTTP interface: who may talk to it, what it answers, and that browsing needs no torch."""
 
+import asyncio
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from diascope.explorer.host import QUEUE, ModelHost
 from diascope.explorer.server import bind, create_app
 from diascope.latents.describe.shelf import Description
 from diascope.latents.store import Example, ExampleGroup, Index, Record, write_source
+from diascope.storage import seals
 
 TOKEN, PORT = "secret", 7400
 
@@ -50,8 +53,6 @@ def index(tmp_path_factory):
 
 
 def ask(index, method, path, host=None, encode=lambda *a: {}, **options):
-    import asyncio
-
     app = create_app(index, host or ModelHost(None), encode, token=TOKEN, port=PORT)
     headers = {"host": f"127.0.0.1:{PORT}", "authorization": f"Bearer {TOKEN}", **options.pop("headers", {})}
 
@@ -61,6 +62,38 @@ def ask(index, method, path, host=None, encode=lambda *a: {}, **options):
             return await client.request(method, path, headers={k: v for k, v in headers.items() if v}, **options)
 
     return asyncio.run(go())
+
+
+def test_records_that_are_not_what_was_written_are_named_and_browsing_goes_on(index, tmp_path):
+    shutil.copytree(index.folder, tmp_path / "i")
+    seals.seal(tmp_path / "i")
+    records = tmp_path / "i" / "sources" / "0" / "records.bin"
+    records.write_bytes(records.read_bytes()[:-1] + b"!")
+    damaged = Index(tmp_path / "i")
+    answer = ask(damaged, "GET", "/api/sources/sae/latents/0")
+    assert answer.status_code == 500 and "0/records.bin is damaged" in answer.json()["error"]
+    assert ask(damaged, "GET", "/api/sources/sae/latents").json()["total"] == 1
+
+
+def test_who_waits_for_records_to_be_compared_keeps_nobody_waiting(index, tmp_path, monkeypatch):
+    shutil.copytree(index.folder, tmp_path / "i")
+    seals.seal(tmp_path / "i")
+    go, hashed = threading.Event(), seals.sha256_file
+    monkeypatch.setattr(seals, "sha256_file", lambda path: (path.name == "records.bin" and go.wait(10), hashed(path))[1])
+    app = create_app(Index(tmp_path / "i"), ModelHost(None), lambda *a: {}, token=TOKEN, port=PORT)
+
+    async def both():
+        headers = {"host": f"127.0.0.1:{PORT}", "authorization": f"Bearer {TOKEN}"}
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(app=app), base_url=f"http://127.0.0.1:{PORT}", headers=headers
+        ) as client:
+            waiting = asyncio.ensure_future(client.get("/api/sources/sae/latents/0"))
+            other = await client.get("/api/sources")
+            assert other.status_code == 200 and not waiting.done()
+            go.set()
+            return await waiting
+
+    assert asyncio.run(both()).json()["latent"] == 0
 
 
 def test_a_latent_is_answered_with_its_tokens_as_text(index):

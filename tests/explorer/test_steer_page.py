@@ -1,11 +1,10 @@
 """The playground in a real browser, on a toy model, and on one as slow as a test wants."""
 
-import shutil
 from urllib.parse import parse_qs
 
 import pytest
 import torch
-from steer_workspace import TOKEN, Slow, opened_of, served, write_index
+from steer_workspace import Slow, opened_of, served, write_index
 
 from diascope.dictionaries import Dictionary, DictionaryConfig
 from diascope.explorer.host import QUEUE
@@ -37,38 +36,16 @@ def address(index, toy, d):
         yield address
 
 
-@pytest.fixture(scope="module")
-def browser():
-    if shutil.which("chromium") is None:
-        pytest.skip("needs Debian's chromium; CI installs it")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as p:
-        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = p.chromium.launch(executable_path=shutil.which("chromium"), args=options)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def visit(browser):
-    """A page at an address of the explorer; every page must stay free of script errors."""
-    contexts, trouble = [], []
+def visit(explore):
+    """The playground at an address of the explorer."""
 
     def at(address, hash="#/steer", **options):
-        contexts.append(context := browser.new_context(**options))
-        page = context.new_page()
-        page.set_default_timeout(15_000)
-        page.on("pageerror", lambda e: trouble.append(str(e)))
-        page.goto(f"{address}/?token={TOKEN}")
-        page.goto(f"{address}/{hash}")
+        page = explore(address, hash, **options)
         page.get_by_role("heading", name="Steer").wait_for()
         return page
 
-    yield at
-    for context in contexts:
-        context.close()
-    assert trouble == []
+    return at
 
 
 def written(page, side):

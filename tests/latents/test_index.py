@@ -10,6 +10,7 @@ from diascope.latents.build import build_index
 from diascope.latents.examples import live_rows, sweep
 from diascope.latents.logits import direct_logits, neighbours
 from diascope.latents.store import Index
+from diascope.storage.seals import Damaged
 from diascope.tokens import Document, pack
 
 WORDS = "the cat sat on a mat and the dog ran off with my hat ".split()
@@ -166,3 +167,21 @@ def test_a_damaged_index_is_named(built, tmp_path, file, content, says):
         (tmp_path / "i" / "sha256.json").unlink()  # what is said where no hash says it first
     with pytest.raises(ValueError, match=says):
         Index(tmp_path / "i")
+
+
+@pytest.mark.parametrize("file", ["sources/0/records.bin", "corpus/tokens.npy"])
+def test_a_flipped_byte_in_what_is_mapped_is_named_before_it_is_read(built, tmp_path, file):
+    shutil.copytree(built[0].folder, tmp_path / "i")
+    path = tmp_path / "i" / file
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    index = Index(tmp_path / "i")
+    reads = {"sources/0/records.bin": lambda: index.sources["sae"].record(0), "corpus/tokens.npy": lambda: index.tokens}
+    with pytest.raises(Damaged, match=path.name):
+        reads.pop(file)()
+    (other,) = reads.values()
+    other()  # as it was written
+    assert index.sources["sae"].browse()[0] and index.checked
+    with pytest.raises(Damaged, match=path.name):
+        index.check()

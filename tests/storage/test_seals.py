@@ -1,6 +1,7 @@
 """One flipped byte in any artefact is found by `diascope verify` and by whoever loads it, and the file is named."""
 
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from diascope.latents.store import Index
 from diascope.models.toy import toy_model
 from diascope.recipes.recipe import RunRecipe
 from diascope.recipes.run import Run
-from diascope.storage.seals import SEAL, check_seal, resealed, seal
+from diascope.storage import seals
+from diascope.storage.seals import SEAL, Damaged, LateCheck, check_seal, resealed, seal
 from diascope.training import MemberRecipe, TrainingRecipe
 from diascope.training.loop import Group
 
@@ -62,8 +64,16 @@ LOADERS = {
     "spool": lambda f: RowReader(f / "spool").check(),
     "dictionaries": lambda f: load_dictionary(f / "dictionaries" / "sae"),
     "gemma-scope-2": lambda f: load_dictionary(next(f.glob("gemma-scope-2/*/*"))),
-    "index": lambda f: Index(f / "index"),
+    "index": lambda f: read_all(Index(f / "index")),
 }
+
+
+def read_all(index):
+    """What a reader of an index meets: tokens and every record. Large files are compared beside it, so that opening says nothing of them."""
+    assert index.tokens.size
+    for source in index.sources.values():
+        for j in range(len(source)):
+            source.record(j)
 
 
 def sealed_files(workspace):
@@ -131,3 +141,35 @@ def test_a_seal_follows_a_file_that_is_written_again(tmp_path):
     (tmp_path / SEAL).write_text("[]")
     with pytest.raises(ValueError, match="damaged"):
         check_seal(tmp_path)
+
+
+def test_a_late_check_keeps_readers_waiting_until_their_own_file_is_compared(tmp_path, monkeypatch):
+    for name in "abc":
+        (tmp_path / name).write_text(name)
+    seal(tmp_path)
+    (tmp_path / "b").write_text("other")
+    go, hashed = {name: threading.Event() for name in "abc"}, seals.sha256_file
+    monkeypatch.setattr(seals, "sha256_file", lambda path: go[path.name].wait(10) and hashed(path))
+    check, passed = LateCheck(tmp_path, "abc", way_out="fetch it again"), threading.Event()
+    reader = threading.Thread(target=lambda: (check.wait("a"), passed.set()))
+    reader.start()
+    check.wait("of no seal")
+    assert not passed.wait(0.1) and not check.ended
+    go["a"].set()
+    assert passed.wait(10)
+    go["b"].set()
+    with pytest.raises(Damaged, match=r"b is damaged.*fetch it again"):
+        check.wait("b")
+    go["c"].set()
+    check.wait("c")  # one damaged file does not speak for the others
+    assert check.ended
+    with pytest.raises(Damaged, match="b is damaged"):
+        check.wait()
+
+
+def test_a_file_that_cannot_be_read_late_is_damaged_too(tmp_path):
+    (tmp_path / "a").write_text("a")
+    seal(tmp_path)
+    (tmp_path / "a").unlink()
+    with pytest.raises(Damaged, match="a is missing"):
+        LateCheck(tmp_path, ["a"]).wait("a")

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Export:
-    """Write a workspace's index for others: a site that any file host serves, Neuronpedia's bulk files, or SAEDashboard's batches."""
+    """Write a workspace's index for others: a site that any file host serves, Neuronpedia's bulk files, or SAEDashboard's batches.
+
+    Audits in the workspace go along with a site: their prompts and transcripts are then read by whoever reads it.
+    """
 
     folder: Annotated[Path, tyro.conf.Positional]
     """A workspace made by `demo` or `train`, or an index folder."""

@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from diascope.explorer.host import Busy, ModelHost
 from diascope.explorer.jobs import Job, Work
+from diascope.storage.seals import Damaged
 
 LARGEST_BODY = 1_000_000  # bytes
 BUSY = "The model is busy with other requests: try again shortly."
@@ -26,7 +27,10 @@ class Problem(Exception):
 
 
 def answers(function: Callable[[Any, Request], Any]) -> Callable[[Any, Request], Any]:
-    """Turn what a handler returns into JSON (a Response stays as it is), and a Problem into a sentence with its status."""
+    """Turn what a handler returns into JSON (a Response stays as it is), and a Problem into a sentence with its status.
+
+    A file of the index that is not what was written is status 500, and named.
+    """
 
     async def handler(self: Any, request: Request) -> Response:
         try:
@@ -34,6 +38,8 @@ def answers(function: Callable[[Any, Request], Any]) -> Callable[[Any, Request],
         except Problem as problem:
             data, status = {"error": str(problem)}, problem.status
             headers = {"retry-after": "2"} if status == 429 else {}
+        except Damaged as damage:
+            data, status, headers = {"error": f"{damage}."}, 500, {}
         if isinstance(data, Response):  # a stream of events
             return data
         content = data if isinstance(data, bytes) else msgspec.json.encode(data)

@@ -4,7 +4,7 @@ GET /api/audits           audits/*/audit.json (and audit/audit.json): model, ver
 GET /api/audits/{audit}   its report: style and markup for a shadow tree, latents linked to their pages where the index has them
 
 1. The folder is read at every request; a name is looked up among what was found, and never becomes a path.
-2. The report is made here from the JSON, with every string escaped (audits/report): a report.html in the folder is not shown,
+2. The report is made here from the JSON, with every string escaped (diascope.page.audit): a report.html in the folder is not shown,
    since anybody could have written it.
 3. Latents are linked where exactly one source of the index has the audit's dictionary: title, site, width and model are compared,
    for an index does not keep a dictionary's hash.
@@ -23,6 +23,7 @@ from starlette.routing import Route
 
 from diascope.explorer.answers import Problem, answers
 from diascope.latents.store import Index
+from diascope.page.audit import report_parts
 from diascope.storage.files import finite
 
 FILE = "audit.json"
@@ -49,8 +50,6 @@ class AuditApi:
         return await asyncio.to_thread(self._report, request.path_params["audit"])
 
     def _report(self, name: str) -> dict[str, Any]:
-        from diascope.audits.report import report_parts
-
         found = audits(self.workspace)
         if name not in found:
             raise Problem(404, f"There is no audit {name!r}; {'there are ' + ', '.join(found) if found else 'there are none'}.")

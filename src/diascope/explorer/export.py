@@ -54,9 +54,9 @@ Ask = Callable[[str], Awaitable[tuple[int, bytes]]]
 
 
 def export_site(index: Index, folder: str | Path, *, graphs: Any = None, progress: Progress = nothing) -> Path:
-    """Write a static copy of `index`, and of `graphs` (explorer.graphs.Graphs), to `folder`.
+    """Write a static copy of `index`, of `graphs` (explorer.graphs.Graphs) and of the workspace's audits to `folder`.
 
-    Lists, training logs and pairs stay out. Raises ValueError where `folder` exists, and where an export of another index was
+    Audits are copied with all that their reports show, prompts and transcripts too. Lists, training logs and pairs stay out. Raises ValueError where `folder` exists, and where an export of another index was
     interrupted there.
     """
     folder = Path(os.path.abspath(folder))
@@ -193,22 +193,24 @@ def _shards(words: Words) -> Iterator[tuple[str, dict[str, Any]]]:
 
 async def _recorded(ask: Ask, index: Index, folder: Path) -> dict[str, Any]:
     """Answers that are the same at every visit: {path: file}. Those that the server refuses are left out."""
-    paths = ["/api/status", "/api/sources", "/api/steer", "/api/evaluations", "/api/graphs"]
-    status, listed = await ask("/api/graphs")
-    graphs = msgspec.json.decode(listed) if status == 200 else []
-    for graph in graphs:
-        if "problem" not in graph:
-            paths.append(f"/api/graphs/{quote(graph['id'], safe='')}")
+    shutil.rmtree(
+        folder, ignore_errors=True
+    )  # of an interrupted export: what was taken out of the workspace since is not copied
+    paths = ["/api/status", "/api/sources", "/api/steer", "/api/evaluations"]
+    for listed, key in (("/api/graphs", "id"), ("/api/audits", "audit")):
+        status, answer = await ask(listed)
+        found = msgspec.json.decode(answer) if status == 200 else []
+        paths += [listed, *(f"{listed}/{quote(one[key], safe='')}" for one in found if "problem" not in one)]
     for name in index.sources:
         base = f"/api/sources/{quote(name, safe='')}/map"
         paths += [base, f"{base}/principal", f"{base}/neighbours"]
-    found = {}
+    recorded = {}
     for number, path in enumerate(paths):
         status, answer = await ask(path)
         if status == 200:
-            _pack(folder / str(number), answer, again=True)
-            found[unquote(path)] = str(number)
-    return found
+            _pack(folder / str(number), answer)
+            recorded[unquote(path)] = str(number)
+    return recorded
 
 
 async def _needed(ask: Ask, path: str) -> bytes:
@@ -247,9 +249,9 @@ def _list(answers: list[bytes]) -> bytes:
     return b"[" + b",\n".join(answers) + b"]"
 
 
-def _pack(path: Path, content: bytes, *, again: bool = False) -> None:
-    """Write `content` gzipped; nothing is done where the file is there, unless it is asked for `again`."""
-    if again or not path.exists():
+def _pack(path: Path, content: bytes) -> None:
+    """Write `content` gzipped; nothing is done where the file is there."""
+    if not path.exists():
         with commit_file(path, flush=False) as work:
             work.write_bytes(gzip.compress(content, 6, mtime=0))
 

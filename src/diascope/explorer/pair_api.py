@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from diascope.explorer.answers import Problem, answers, number
 from diascope.explorer.pairs import Pair, ordered, pairs, sides
-from diascope.explorer.rows import latent_in, page, stretch
+from diascope.explorer.rows import latent_in, page_of, stretch
 from diascope.latents.store import Index
 
 
@@ -93,5 +93,5 @@ class PairApi:
         pair = await asyncio.to_thread(self._pair, request)
         j = latent_in(pair.a.source, request.query_params.get("latent", ""))
         columns = await asyncio.to_thread(self._compared, pair)
-        shown = {side: {**s.about, "latent": page(s.index, s.source, j)} for side, s in (("a", pair.a), ("b", pair.b))}
+        shown = {side: {**s.about, "latent": await page_of(s.index, s.source, j)} for side, s in (("a", pair.a), ("b", pair.b))}
         return shown | {"compared": {k: number(c[j]) for k, c in columns.items()}, "why": pair.why}

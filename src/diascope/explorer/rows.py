@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,11 @@ def line(index: Index, source: Source, latent: int) -> dict[str, Any]:
     if "top_token" in values:
         values["top_token"] = index.text(int(values["top_token"] or 0))
     return {"latent": latent, **values, "description": source.description(latent)}
+
+
+async def page_of(index: Index, source: Source, latent: int) -> dict[str, Any]:
+    """`page`, in a thread as long as the index is still compared with its hashes: who reads a record then waits, and others must not."""
+    return page(index, source, latent) if index.checked else await asyncio.to_thread(page, index, source, latent)
 
 
 def page(index: Index, source: Source, latent: int) -> dict[str, Any]:

@@ -40,7 +40,7 @@ from diascope.explorer.host import ModelHost
 from diascope.explorer.list_api import ListApi
 from diascope.explorer.map_api import MapApi
 from diascope.explorer.pair_api import PairApi
-from diascope.explorer.rows import latent_in, line, page, source_of, stretch, workspace_of
+from diascope.explorer.rows import latent_in, line, page_of, source_of, stretch, workspace_of
 from diascope.explorer.run_api import RunApi
 from diascope.explorer.steer import SteerApi
 from diascope.latents.store import Index
@@ -142,7 +142,7 @@ class _Api:
     @answers
     async def latent(self, request: Request) -> Any:
         source = source_of(self.index, request.path_params["source"])
-        return page(self.index, source, latent_in(source, request.path_params["latent"]))
+        return await page_of(self.index, source, latent_in(source, request.path_params["latent"]))
 
     @answers
     async def encode(self, request: Request) -> Any:

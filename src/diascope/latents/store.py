@@ -12,12 +12,16 @@
 
 An example is (sequence, first token, length, position of the peak, [(token offset, activation / max in 1..255)]): a few
 dozen bytes. Source folders are numbers, so a name from a request never becomes a path. Reading needs no torch.
+
+A sealed index is compared with its hashes when it is opened, but for records.bin and tokens.npy, which are mapped into memory
+and may be of any size: these are hashed in a thread, and the first that reads a record or a token waits for that.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +32,13 @@ from safetensors.numpy import load_file, save_file
 from diascope.latents.describe.shelf import NAME, Description, Shelf, write_shelf
 from diascope.latents.order import smallest
 from diascope.storage.files import read_json, reading
-from diascope.storage.seals import check_seal
+from diascope.storage.seals import LateCheck, check_seal, sealed_names
 
 FORMAT = "diascope-index-2"
 SHALLOW = 16  # a page in the first 16th of a view is cut out of it; further down the whole order is sorted, and kept
 ORDERS = 8  # that are kept
+WAY_OUT = "build the index again"
+TOKENS, RECORDS = "corpus/tokens.npy", "records.bin"
 
 
 class Example(msgspec.Struct, array_like=True):
@@ -66,30 +72,30 @@ class Record(msgspec.Struct, array_like=True):
 
 
 class Source:
-    """One dictionary's latents in an index."""
+    """One dictionary's latents in an index; `wait` returns when its records may be read (LateCheck.wait)."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, wait: Callable[[], None] = lambda: None) -> None:
         self.meta: dict[str, Any] = read_json(folder / "source.json")
         self.name: str = self.meta["name"]
         self.columns: dict[str, np.ndarray] = load_file(folder / "columns.safetensors")
         self._offsets = _array(folder / "offsets.npy")
-        path = folder / "records.bin"
+        path = folder / RECORDS
         self._records = _array(path, lambda p: np.memmap(p, dtype=np.uint8, mode="r"))
         if len(self._records) != self._offsets[-1]:
-            raise ValueError(
-                f"{path} has {len(self._records)} bytes, its offsets say {self._offsets[-1]}: build the index again"
-            )
+            raise ValueError(f"{path} has {len(self._records)} bytes, its offsets say {self._offsets[-1]}: {WAY_OUT}")
         self._shelf = Shelf.open(folder)
         self._orders: dict[tuple[str, bool, bool], np.ndarray] = {}  # of the columns by which it was read deeply
         self.number = int(folder.name)
+        self._wait = wait
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
 
     def record(self, latent: int) -> Record:
-        """The record of `latent`; IndexError outside 0..S-1."""
+        """The record of `latent`; IndexError outside 0..S-1, Damaged (a ValueError) where the records are not what was written."""
         if not 0 <= latent < len(self):
             raise IndexError(f"{self.name} has latents 0 to {len(self) - 1}, not {latent}")
+        self._wait()
         raw = self._records[int(self._offsets[latent]) : int(self._offsets[latent + 1])]
         return msgspec.msgpack.decode(raw.tobytes(), type=Record)
 
@@ -137,7 +143,7 @@ def _array(path: Path, read: Callable[[Path], Any] = np.load) -> Any:
     try:
         return read(path)
     except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}): build the index again") from error
+        raise ValueError(f"{path} is damaged ({error}): {WAY_OUT}") from error
 
 
 class Index:
@@ -148,8 +154,11 @@ class Index:
         if not (folder / "index.json").exists():
             raise ValueError(f"{folder} is no index: it has no index.json (diascope demo builds one)")
         with reading(folder, "build it again"):
-            check_seal(folder, way_out="build the index again")
+            known = sealed_names(folder, way_out=WAY_OUT)
+            late = [name for name in known if name == TOKENS or name.rpartition("/")[2] == RECORDS]
+            check_seal(folder, [name for name in known if name not in late], way_out=WAY_OUT)
             self._open(folder)
+        self._late = LateCheck(folder, late, way_out=WAY_OUT)  # last: what is read at once has the disk to itself
 
     def _open(self, folder: Path) -> None:
         self.meta: dict[str, Any] = read_json(folder / "index.json")
@@ -157,13 +166,32 @@ class Index:
             raise ValueError(f"{folder} has format {self.meta.get('format')!r}, this version reads {FORMAT}: build it again")
         if not isinstance(self.meta.get("model"), str):
             raise ValueError(f"{folder}/index.json does not name its model: build it again")
-        self.tokens = _array(folder / "corpus" / "tokens.npy", lambda p: np.load(p, mmap_mode="r"))
+        self._tokens = _array(folder / TOKENS, lambda p: np.load(p, mmap_mode="r"))
         strings = read_json(folder / "corpus" / "strings.json")
         self.strings: dict[int, str] = {int(k): v for k, v in strings.items()}
         numbered = sorted((p for p in folder.glob("sources/*") if p.name.isdecimal()), key=lambda p: int(p.name))
-        self.sources = {s.name: s for s in map(Source, numbered)}
+        found = [Source(p, partial(self._wait, f"sources/{p.name}/{RECORDS}")) for p in numbered]
+        self.sources = {s.name: s for s in found}
         if not self.sources:
             raise ValueError(f"{folder} has no source: build it again")
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """The corpus [N, T] int32; Damaged (a ValueError) where it is not what was written."""
+        self._wait(TOKENS)
+        return self._tokens
+
+    @property
+    def checked(self) -> bool:
+        """Whether all hashes were compared, so that no reader waits any more."""
+        return self._late.ended
+
+    def check(self) -> None:
+        """Return when all hashes were compared; Damaged (a ValueError) names the first file that is not what was written."""
+        self._wait()
+
+    def _wait(self, name: str | None = None) -> None:
+        self._late.wait(name)
 
     def text(self, token: int) -> str:
         """A token as text."""

@@ -89,7 +89,7 @@ def check_files(kind: str, path: Path, progress: Callable[[int, int], None] = la
         reader.check(progress)
         return f"{len(reader.done)} runs of {len(reader):,} rows have their hashes"
     if kind == "index":
-        Index(path)  # compares the hashes too
+        Index(path).check()
     sealed = (path / SEAL).is_file() if kind == "index" else check_seal(path)
     return "all files have their hashes" if sealed else "readable, but it carries no hashes"
 

@@ -12,9 +12,10 @@ from typing import Any
 
 from diascope.evals.report.card import Card, card_body, sites, suite_rows
 from diascope.evals.report.labels import cut
-from diascope.evals.report.numbers import METRICS, Number, label, number, plus_minus, shown, words
-from diascope.evals.report.page import SORT, details, page, text
+from diascope.evals.report.metrics import METRICS, label
 from diascope.evals.report.plot import COLOURS, MARKS, Point, mark, pareto
+from diascope.page.markup import SORT, details, page, text
+from diascope.page.numbers import Number, number, plus_minus, shown, words
 
 COLUMNS = ("l0", "fvu", "fvu_standardised", "delta_ce", "kl", "recovered", "dead", "dense")
 PLOTS = {"fvu": "FVU", "delta_ce": "ΔCE, nats a token"}

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from diascope.evals.report.numbers import METRICS, Number, label, plus_minus, row_name, shown
-from diascope.evals.report.page import text
+from diascope.evals.report.metrics import METRICS, label, row_name
+from diascope.page.markup import text
+from diascope.page.numbers import Number, plus_minus, shown
 
 Rows = Mapping[str, Mapping[str, Number]]
 OWN = ("dictionary", "minus ridge")

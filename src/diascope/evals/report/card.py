@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from diascope.evals.report import bars
-from diascope.evals.report.numbers import CONTROLS, METRICS, Number, label, number, numbers, plus_minus, row_name, shown, words
-from diascope.evals.report.page import anything, details, page, pairs, text
+from diascope.evals.report.metrics import CONTROLS, METRICS, label, numbers, row_name
+from diascope.page.markup import anything, details, page, pairs, text
+from diascope.page.numbers import Number, number, plus_minus, shown, words
 
 Card = Mapping[str, Any]
 KINDS = {

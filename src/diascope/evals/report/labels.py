@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from diascope.evals.report.page import text
+from diascope.page.markup import text
 
 LETTER = 6.1  # width of a letter at 11 px, in px: a little more than the average of sans-serif faces
 Box = tuple[float, float, float, float]  # left, top, right, bottom

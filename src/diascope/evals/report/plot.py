@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from diascope.evals.report.labels import LETTER, Box, around, labels
-from diascope.evals.report.numbers import Number, shown
-from diascope.evals.report.page import text
+from diascope.page.markup import text
+from diascope.page.numbers import Number, shown
 
 LABELS, COLOURS = 24, 8
 HEIGHT, LEFT, TOP, BOTTOM = 400.0, 48.0, 14.0, 40.0

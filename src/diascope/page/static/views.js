@@ -7,7 +7,7 @@ for path in sorted(Path(".").glob("audit*/**/audit.json")):  # run it in the wor
 `,Ft=e=>`import json
 from pathlib import Path
 
-from diascope.audits.report import report_html
+from diascope.page.audit import report_html
 
 path = Path(${On(e)})  # run it in the workspace's folder
 audit = json.loads(path.read_text())

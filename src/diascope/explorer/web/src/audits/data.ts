@@ -3,7 +3,7 @@ export type Verdict = { protocol: string; verdict: string; why: string };
 export type Summary = { audit: string; modified?: number; model?: string; seed?: number | null; dictionary?: string; verdicts?: Verdict[]; problem?: string };
 export type Report = { audit: string; path: string; source: string; style: string; markup: string };
 
-// Each verdict has a sign of its own, as in the report (audits/report/marks.py): colour says nothing alone.
+// Each verdict has a sign of its own, as in the report (page/audit/marks.py): colour says nothing alone.
 export const SIGNS: Record<string, string> = {
   causal: "●",
   "causal-but-damaging": "◐",
@@ -29,7 +29,7 @@ for path in sorted(Path(".").glob("audit*/**/audit.json")):  # run it in the wor
 export const auditPython = (path: string) => `import json
 from pathlib import Path
 
-from diascope.audits.report import report_html
+from diascope.page.audit import report_html
 
 path = Path(${text(path)})  # run it in the workspace's folder
 audit = json.loads(path.read_text())

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from diascope.audits.report.marks import said
-from diascope.audits.report.read import Data, amount, items, objects
-from diascope.evals.report.page import text
+from diascope.page.audit.marks import said
+from diascope.page.audit.read import Data, amount, items, objects
+from diascope.page.markup import text
 
 SHOWN = 40  # texts of a protocol that are drawn; all are in audit.json
 KINDS = ("system", "user", "assistant", "think", "tool_call", "tool_result")

@@ -5,7 +5,7 @@ Tips need no script: on hover and focus `data-tip` stands at the foot of the win
 
 from __future__ import annotations
 
-from diascope.evals.report.page import STYLE
+from diascope.page.markup import STYLE
 
 OWN = """
 .intro { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 0.8rem; margin: 1rem 0; align-items: start; }

@@ -1,4 +1,4 @@
-"""The page around a card or report: style, light and dark, narrow, wide and printed; and the few pieces that all of it uses.
+"""The page around an evaluation card or an audit's report: style, light and dark, narrow, wide and printed; and the few pieces that all of it uses.
 
 Everything that comes from a card goes through `text`, so that a dictionary's name can hold any character.
 """

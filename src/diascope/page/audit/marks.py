@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from diascope.audits.report.read import amount, at, ends
-from diascope.evals.report.numbers import shown
-from diascope.evals.report.page import text
+from diascope.page.audit.read import amount, at, ends
+from diascope.page.markup import text
+from diascope.page.numbers import shown
 
 SIGNS = {
     "causal": "●", "causal-but-damaging": "◐", "sparse-explains": "◆", "detects": "○", "confounded": "≠", "fidelity-fail": "✕",

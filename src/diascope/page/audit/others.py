@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from diascope.audits.report.marks import Row, around, figure, panel, rows, table
-from diascope.audits.report.read import Data, amount, ends, findings, section
-from diascope.evals.report.numbers import shown, words
-from diascope.evals.report.page import text
+from diascope.page.audit.marks import Row, around, figure, panel, rows, table
+from diascope.page.audit.read import Data, amount, ends, findings, section
+from diascope.page.markup import text
+from diascope.page.numbers import shown, words
 
 DRAWN = ("detection", "sparse", "causal")  # findings that have parts of their own
 GATES = ("prevalence", "confound", "next")  # numbers that behaviour.py draws

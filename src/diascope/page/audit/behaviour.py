@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from diascope.audits.report.marks import Axis, Row, figure, panel, rows, table, tip
-from diascope.audits.report.read import Data, amount, at, objects, section
-from diascope.evals.report.numbers import shown
-from diascope.evals.report.page import text
+from diascope.page.audit.marks import Axis, Row, figure, panel, rows, table, tip
+from diascope.page.audit.read import Data, amount, at, objects, section
+from diascope.page.markup import text
+from diascope.page.numbers import shown
 
 RATES = {"0": 0.0, "0.5": 0.5, "1": 1.0}
 

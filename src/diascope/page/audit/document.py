@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from diascope.audits.report import causes, detection, latents, others, texts
-from diascope.audits.report.behaviour import behaviour
-from diascope.audits.report.failures import failures, untested
-from diascope.audits.report.latents import Link
-from diascope.audits.report.marks import figure, sentences, table, verdict
-from diascope.audits.report.read import Data, amount, at, checked, finding, findings, results, section
-from diascope.audits.report.style import SHEET, WITHIN
-from diascope.evals.report.numbers import shown
-from diascope.evals.report.page import anything, details, pairs, text
+from diascope.page.audit import causes, detection, latents, others, texts
+from diascope.page.audit.behaviour import behaviour
+from diascope.page.audit.failures import failures, untested
+from diascope.page.audit.latents import Link
+from diascope.page.audit.marks import figure, sentences, table, verdict
+from diascope.page.audit.read import Data, amount, at, checked, finding, findings, results, section
+from diascope.page.audit.style import SHEET, WITHIN
+from diascope.page.markup import anything, details, pairs, text
+from diascope.page.numbers import shown
 
 NO_LINK: Link = lambda latent: ""  # noqa: E731
 METHOD = (

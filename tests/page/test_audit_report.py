@@ -10,11 +10,11 @@ import pytest
 
 from audits_made import CAUSAL, audit_data, estimate
 from diascope.audits.record import FORMAT
-from diascope.audits.report import read, report_html, report_parts
-from diascope.audits.report.document import MEANINGS
-from diascope.audits.report.marks import SIGNS, Axis, Row, rows
 from diascope.audits.verdict import VERDICTS
-from diascope.evals.report.numbers import shown
+from diascope.page.audit import read, report_html, report_parts
+from diascope.page.audit.document import MEANINGS
+from diascope.page.audit.marks import SIGNS, Axis, Row, rows
+from diascope.page.numbers import shown
 
 HOSTILE = "</style></p>\"'><script>alert(1)</script><img src=x onerror=alert(2)> &amp; \ud83d ${x} 漢字"
 

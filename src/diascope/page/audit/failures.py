@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from diascope.audits.report.read import Data, amount, at, finding, findings, items, objects, results, section
-from diascope.evals.report.numbers import shown
+from diascope.page.audit.read import Data, amount, at, finding, findings, items, objects, results, section
+from diascope.page.numbers import shown
 
 FAILED = ("vacuous", "underpowered", "fidelity-fail", "confounded", "not-distinguishable", "causal-but-damaging")
 

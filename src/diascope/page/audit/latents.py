@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from diascope.audits.report.marks import figure, panel, table
-from diascope.audits.report.read import Data, amount, finding, items, objects, section
-from diascope.evals.report.numbers import shown
-from diascope.evals.report.page import text
+from diascope.page.audit.marks import figure, panel, table
+from diascope.page.audit.read import Data, amount, finding, items, objects, section
+from diascope.page.markup import text
+from diascope.page.numbers import shown
 
 Link = Callable[[int], str]  # the address of a latent's page; "" where there is none
 
