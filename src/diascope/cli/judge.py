@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -238,7 +239,11 @@ class Explore:
     """Load the model too, for trying texts; without it the explorer browses only and starts in a second."""
     np_compat: bool = False
     """Answer Neuronpedia's client and notebooks too (docs/neuronpedia.md), on port 3000 unless --port says another."""
+    team: str | None = None
+    """A PostgreSQL database whose lists and notes several people share, postgresql://user@host/database. None takes the environment
+    variable DIASCOPE_TEAM or else, as an empty one does, the workspace's own file. A password is best left to PGPASSWORD or ~/.pgpass."""
 
     def run(self) -> None:
         port = 3000 if self.np_compat and self.port == 7400 else self.port
-        explore(self.folder, port, model=self.model, np_compat=self.np_compat)
+        team = os.environ.get("DIASCOPE_TEAM", "") if self.team is None else self.team
+        explore(self.folder, port, model=self.model, np_compat=self.np_compat, team=team)

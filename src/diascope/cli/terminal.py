@@ -104,8 +104,9 @@ def tables(cards: dict[str, dict]) -> None:  # type: ignore[type-arg]
     out.print()
 
 
-def explore(folder: Path, port: int, *, model: bool, np_compat: bool = False) -> None:
+def explore(folder: Path, port: int, *, model: bool, np_compat: bool = False, team: str = "") -> None:
     from diascope.explorer.circuits import graphs_in
+    from diascope.explorer.lists import team_lists
     from diascope.explorer.live import encode, opener
     from diascope.explorer.np_compat import with_neuronpedia
     from diascope.explorer.server import serve
@@ -118,9 +119,11 @@ def explore(folder: Path, port: int, *, model: bool, np_compat: bool = False) ->
         p.name: p for p in (folder / "dictionaries").glob("*") if p.is_dir()
     }  # a graph may be of more than the index has
     graphs = graphs_in(folder / "graphs")
+    lists = team_lists(team) if team else None
     serve(
         index,
         graphs=graphs,
+        lists=lists,
         port=port,
         opener=opener(index.meta["model"], everything | paths, index.meta.get("companions", {})) if live else None,
         encode=encode,

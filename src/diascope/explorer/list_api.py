@@ -6,13 +6,13 @@ GET  /api/lists/{list}             with what the index says of each latent; null
 POST /api/lists/{list}/{change}    rename {"name"}, delete {}, add {"source", "latent", "note"}, remove {"source", "latent"},
                                    note {"source", "latent", "note", "was"}, move {"source", "latent", "before": [source, latent] or null}
 
-A note that somebody else changed meanwhile is not overwritten: 409 with the note that stands.
+A note that somebody else changed meanwhile is not overwritten: 409 with the note that stands. 503 where the lists cannot be
+read or written now (without a team's database's own words, which may name places), 403 where that database forbids it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from diascope.explorer.answers import Problem, answers, asked
+from diascope.explorer.list_store import Unavailable
 from diascope.explorer.lists import FORMAT, NAME, Conflict, Entry, Key, Lists, Note
 from diascope.explorer.lists import Name as ListName
 from diascope.explorer.rows import line
@@ -74,10 +75,10 @@ class Nothing(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ListApi:
-    """The handlers, over the lists of a workspace and an index that says what their latents are."""
+    """The handlers, over `lists` (a team's, or by default those of the workspace) and an index that says what their latents are."""
 
-    def __init__(self, workspace: Path, index: Index) -> None:
-        self.lists, self.index = Lists(workspace / NAME), index
+    def __init__(self, workspace: Path, index: Index, lists: Lists | None = None) -> None:
+        self.lists, self.index = lists or Lists(workspace / NAME), index
 
     def routes(self) -> list[Route]:
         """Where the handlers answer."""
@@ -155,12 +156,12 @@ async def _kept(work: Callable[[], Any]) -> Any:
         raise Problem(404, _sentence(error)) from error
     except ValueError as error:
         raise Problem(422, _sentence(error)) from error
-    except (sqlite3.Error, OSError) as error:
-        raise Problem(
-            503, f"The lists cannot be read or written ({error}): is the workspace on a full or read-only disk?"
-        ) from error
+    except PermissionError as error:
+        raise Problem(403, _sentence(error)) from error
+    except Unavailable as error:
+        raise Problem(503, _sentence(error.sentence)) from error
 
 
-def _sentence(error: Exception) -> str:
+def _sentence(error: Exception | str) -> str:
     text = str(error)
-    return f"{text[:1].upper()}{text[1:]}."
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('?') else '.'}"

@@ -38,6 +38,7 @@ from diascope.explorer.graphs import GraphApi, Graphs
 from diascope.explorer.guard import Guard
 from diascope.explorer.host import ModelHost
 from diascope.explorer.list_api import ListApi
+from diascope.explorer.lists import Lists
 from diascope.explorer.map_api import MapApi
 from diascope.explorer.pair_api import PairApi
 from diascope.explorer.rows import latent_in, line, page_of, source_of, stretch, workspace_of
@@ -61,10 +62,12 @@ def create_app(
     port: int,
     graphs: Graphs | None = None,
     workspace: Path | None = None,
+    lists: Lists | None = None,
 ) -> Guard:
     """The ASGI application. `encode(opened, source, text)` runs in the model's thread.
 
     `workspace` holds lists, logs and dictionaries, by default the folder around the index.
+    `lists` are a team's (lists.py), by default those of the workspace.
     """
     api, workspace = _Api(index, host, encode), workspace or workspace_of(index)
     static = Path(str(files("diascope.page") / "static"))
@@ -81,7 +84,7 @@ def create_app(
         *SteerApi(index, host).routes(),
         *RunApi(workspace, index, host).routes(),
         *JobApi(host).routes(),
-        *ListApi(workspace, index).routes(),
+        *ListApi(workspace, index, lists).routes(),
         *MapApi(workspace, index).routes(),
         *PairApi(workspace, index).routes(),
         *AuditApi(workspace, index).routes(),
@@ -181,6 +184,7 @@ def serve(
     encode: Encoder,
     announce: Callable[[str], None],
     graphs: Graphs | None = None,
+    lists: Lists | None = None,
     around: Callable[[Guard, ModelHost], ASGIApp] = lambda app, host: app,
 ) -> None:
     """Serve until interrupted. `announce` gets the one URL to open; port 0 takes any free port.
@@ -195,7 +199,7 @@ def serve(
     port = sock.getsockname()[1]
     token = secrets.token_urlsafe(24)
     host = ModelHost(opener)
-    app = around(create_app(index, host, encode, token=token, port=port, graphs=graphs), host)
+    app = around(create_app(index, host, encode, token=token, port=port, graphs=graphs, lists=lists), host)
 
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: Any) -> None:

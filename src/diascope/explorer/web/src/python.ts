@@ -67,9 +67,11 @@ for source, latent, note in chosen:
     print(source, latent, index.sources[source].description(latent) if source in index.sources else "", note, sep="  ")
 `;
 
-export const listsPython = () => `from diascope.explorer.lists import Lists
+export const listsPython = () => `import os
 
-lists = Lists("lists.sqlite")  # run it in the workspace's folder
+from diascope.explorer.lists import Lists
+
+lists = Lists(os.environ.get("DIASCOPE_TEAM") or "lists.sqlite")  # run it in the workspace's folder
 for found in lists.all():
     print(found["name"], [(e["source"], e["latent"], e["note"]) for e in lists.get(found["id"])["latents"]])
 `;
