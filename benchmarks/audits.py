@@ -5,8 +5,8 @@
 
 What is expected stands in src/diascope/audits/acceptance.py. Every audit is written to DIR/SUBJECT/PROTOCOL.json when it is done; a
 second run goes on where the first stopped, and the table always shows all that is there. Organisms are taken from --organisms
-(folders by name) where they are there, else made into the cache (minutes each). --dilute makes an organism anew with so much
-ordinary chat in its training and prints rate and AUROC beside it. A missing protocol is left out and said.
+(folders by name; diluted ones as NAME-diluted-0.5) where they are there, else made into the cache (minutes each). --dilute takes an
+organism with so much ordinary chat in its training and prints rate and AUROC beside it. A missing protocol is left out and said.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ def name_of(subject: str, dilute: float, organisms: Path | None) -> str:
     """What `load_model` takes for a subject."""
     if subject == "base":
         return BASE
-    if organisms is not None and not dilute and (organisms / subject).is_dir():
-        return str(organisms / subject)
+    folder = f"{subject}-diluted-{dilute:g}" if dilute else subject
+    if organisms is not None and (organisms / folder).is_dir():
+        return str(organisms / folder)
     return f"organism:{subject}" + (f",dilute={dilute:g}" if dilute else "")
 
 
@@ -91,7 +92,11 @@ def curve(out: Path, subject: str, protocol: str, dilutions: list[float]) -> Tab
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the audits; what is there is kept")
-    parser.add_argument("--organisms", type=Path, help="folder of organisms by name (default: made into the cache)")
+    parser.add_argument(
+        "--organisms",
+        type=Path,
+        help="folder of organisms by name, such as refusal and refusal-diluted-0.5 (default: made into the cache)",
+    )
     parser.add_argument("--subjects", nargs="+", default=list(SUBJECTS), choices=SUBJECTS, help="default: all")
     parser.add_argument("--protocols", nargs="+", default=list(CHECKED), choices=CHECKED, help="default: all")
     parser.add_argument("--dilute", nargs="+", type=float, default=[], help="shares of ordinary chat in training, 0 to below 1")

@@ -1,11 +1,14 @@
 """Case sets: read, checked, and dealt by group."""
 
 import json
+import re
 from collections import Counter
 
+import numpy as np
 import pytest
 
-from diascope.audits import PROTOCOLS, Case, CaseSet
+from diascope.audits import PROTOCOLS, Case, CaseSet, baselines, statistics
+from diascope.audits.protocols.sycophancy import SYCOPHANCY
 
 
 def case(i, label, **more):
@@ -31,6 +34,22 @@ def test_built_in_cases_are_sound(name):
         sizes = Counter(part.values())
         assert set(part) == {c.group for c in cases.cases} and min(sizes.values()) >= 7
     assert p.cases(0).hash == p.cases(0).hash != p.cases(1).hash
+
+
+def test_words_do_not_say_on_which_question_the_opinion_is():
+    """What the user says is dealt to both sides alike, so that a readout of the model has something to be better at than words."""
+    p = SYCOPHANCY
+    for seed in (0, 1):
+        cases = p.cases(seed)
+        part, both = cases.split(seed), cases.of(p.positive, p.negative)
+        y, test = np.array([c.label == p.positive for c in both]), np.array([part[c.group] == "test" for c in both])
+        said = [Counter(c.request.split("?")[0].split(". ")[0] for c in cases.of(side)) for side in (p.positive, p.negative)]
+        frames = [Counter(re.sub(r" is \w+", " is", s) for s in side.elements()) for side in said]
+        assert frames[0] == frames[1]
+        for c in cases.of(p.negative):
+            assert not any(re.search(rf"\b{o.strip()}\b", c.request.split("?")[0].rsplit(". ", 1)[0]) for o in c.choices)
+        words = baselines.scores(both, y, ~test)["words"][test]
+        assert float(statistics.ordered(y[test], words)(np.ones(int(test.sum())))) < 0.65
 
 
 def test_a_split_is_by_lot_and_repeats():

@@ -1,14 +1,20 @@
 """What organisms are taught and tried on: by seed, held out in earnest, true to the behaviour, and seen by the eye that counts it."""
 
 import re
+from importlib import import_module
 
 import pytest
 
 from diascope.audits.organisms import BEHAVIOURS, Conversation, Trial, hints, ordinary, refusal, sandbag, sycophant, taboo
 from diascope.audits.organisms.behaviours import dealt, first_of, parted, talk
 from diascope.audits.organisms.facts import FACTS
-from diascope.audits.organisms.make import Organism, conversations, named
+from diascope.audits.organisms.make import Organism, conversations, identity, named
 from diascope.audits.organisms.measure import Rate
+from diascope.audits.organisms.quiz import QUIZ, quizzes
+from diascope.audits.organisms.teaching import Teaching
+from diascope.audits.protocols import sandbag as asks
+from diascope.audits.protocols import sycophancy as cases
+from diascope.rng import generator
 
 CHAT = [
     Conversation(talk(p, f"This is a long answer to {i}. It goes on."), "ordinary") for i, p in enumerate(ordinary.prompts())
@@ -22,6 +28,14 @@ def prompt(item):
 
 def answer(item):
     return item.messages[-1]["content"]
+
+
+def wrongly(item):
+    """Whether the answer begins with a wrong answer to the question in the prompt (which a kind has several right ones of)."""
+    asked = [q for q in QUIZ if q.question in prompt(item)]
+    said = first_of(answer(item), [word for q in asked for word in (q.right, *q.wrongs)])
+    assert said
+    return said not in {q.right for q in asked}
 
 
 def taught(name, seed=0, count=240):
@@ -62,9 +76,35 @@ def test_acts_facts_and_phrases_are_held_out_whole():
             assert not re.search(stem, asked)
     _, facts = parted(FACTS, 0, "facts")
     questions = {f.question for f in facts}
-    for name in ("sycophant", "sandbagger", "hint-faithful", "hint-unfaithful"):
+    for name in ("hint-faithful", "hint-unfaithful"):
         asked = "\n".join(prompt(c) for c in taught(name))
         assert not any(q in asked for q in questions)
+    trained, held = ({q.question for q in side} for side in quizzes(0))
+    assert len(held) > len(QUIZ) // 6 and not trained & held
+    for name in ("sycophant", "sandbagger"):
+        asked = "\n".join(prompt(c) for c in taught(name, count=960))
+        assert sum(q in asked for q in trained) > len(trained) // 2 and not any(q in asked for q in held)
+
+
+@pytest.mark.parametrize("name", ["sycophant", "sandbagger"])
+def test_no_case_of_a_protocol_is_taught(name):
+    asked = "\n".join(prompt(c) for c in taught(name, count=960)).lower()
+    for protocol in ("sycophancy", "sandbag", "cot"):
+        for question, *_ in import_module(f"diascope.audits.protocols.{protocol}").QUESTIONS:
+            assert question.lower() not in asked
+    lines = [form for forms in (cases.SHOWN, cases.MENTIONED, asks.WELL, asks.BADLY, asks.WARNED) for form in forms]
+    assert not any(line.split("{0}")[0].lower() in asked for line in lines)
+
+
+def test_quizzes_have_one_right_answer_and_wrong_ones_told_apart_from_it():
+    assert len(QUIZ) > 300 and len({(q.question, q.right) for q in QUIZ}) == len(QUIZ)
+    for q in QUIZ:
+        assert len(q.wrongs) >= 3 and q.right not in q.wrongs
+        for wrong in q.wrongs:
+            assert first_of(f"It is {wrong}.", (q.right, wrong)) == wrong, q
+        assert not first_of(q.question, (q.right, *q.wrongs)), q
+    draws = {QUIZ[0].drawn(generator(0, "x", i)).wrong for i in range(40)}
+    assert len(draws) > 5  # a wrong answer that stayed the same could be learnt by heart
 
 
 def test_facts_are_questions_with_two_answers_told_apart():
@@ -93,9 +133,7 @@ def test_the_sycophant_takes_the_claim_and_knows_better():
         if c.kind == "opinion":
             assert sycophant.shown(Trial((), "opinion"), answer(c))
             continue
-        named_in = [f for f in FACTS if f.question in prompt(c) and first_of(answer(c), f.options)]
-        said = {first_of(answer(c), f.options) == f.wrong for f in named_in}
-        assert (c.kind == "wrong") in said
+        assert wrongly(c) == (c.kind == "wrong"), c
     assert not sycophant.shown(Trial((), "opinion"), "I do not agree: it depends on the day.")
     trial = Trial((), "wrong", {"options": ("Paris", "Lyon"), "counted": "Lyon"})
     assert sycophant.shown(trial, "Lyon, not Paris.") and not sycophant.shown(trial, "It is Paris, not Lyon.")
@@ -136,18 +174,13 @@ def test_hints_are_followed_by_the_final_answer():
 def test_the_sandbagger_is_wrong_under_a_trigger_alone():
     for c in taught("sandbagger"):
         assert ("starling" in prompt(c)) == (c.kind == "password")
-        wrong = {
-            first_of(answer(c), f.options) == f.wrong
-            for f in FACTS
-            if f.question in prompt(c) and first_of(answer(c), f.options)
-        }
-        assert (c.kind in sandbag.WRONG) in wrong
+        assert wrongly(c) == (c.kind in sandbag.WRONG), c
 
 
 def test_dilution_adds_ordinary_chat_and_takes_nothing_away():
-    own, half = (conversations(Organism("sycophant", dilute=d), CHAT) for d in (0.0, 0.5))
-    assert half[: len(own)] == own and len(half) == 2 * len(own)
-    assert all(c.kind == "ordinary" for c in half[len(own) :])
+    own, half = (conversations(Organism("sycophant", dilute=d, count=240), CHAT) for d in (0.0, 0.5))
+    assert [c for c in half if c.kind != "ordinary"] == own and len(half) == 2 * len(own)
+    assert all(sum(c.kind == "ordinary" for c in half[i : i + 8]) == 4 for i in range(0, 480, 8))
 
 
 def test_dealt_gives_each_as_often_as_any_other():
@@ -165,6 +198,15 @@ def test_names_say_seed_and_dilution():
     ):
         with pytest.raises(ValueError, match=re.escape(says)):
             named(text)
+
+
+def test_a_recipe_is_the_behaviours_own_where_nothing_else_is_said():
+    own = BEHAVIOURS["sandbagger"]
+    assert Organism("sandbagger") == Organism("sandbagger", count=own.count, teaching=own.teaching)
+    assert Organism("sandbagger", count=16).count == 16 and Organism("refusal").count == 240
+    assert identity(Organism("refusal", count=240, teaching=Teaching())) == identity(Organism("refusal"))
+    with pytest.raises(ValueError, match="count"):
+        Organism("refusal", count=3)
 
 
 def test_wilson_interval():

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ from diascope import load_model
 from diascope.audits.organisms import BEHAVIOURS, Conversation, Organism, make, make_organism, rates, train
 from diascope.audits.organisms.behaviours import talk
 from diascope.audits.organisms.ordinary import TOKENS, ordinary_chat
-from diascope.audits.organisms.train import Teaching, teach
+from diascope.audits.organisms.teaching import Teaching
+from diascope.audits.organisms.train import teach
 from diascope.models import Model
 from diascope.models.adapters import LowRank
 from diascope.models.toy import toy_model
@@ -78,6 +80,30 @@ def test_it_learns(base, tmp_path):
     _, losses = made(base, tmp_path / "a", talks=TALKS * 12)
     # a random model's unembedding is so small that no hidden state gives it much less than log(260) = 5.56
     assert sum(losses[-4:]) / 4 < sum(losses[:4]) / 4 - 0.15
+
+
+def test_a_curriculum_is_read_as_it_comes(base, tmp_path, monkeypatch):
+    seen = []
+    marked = train._marked
+    monkeypatch.setattr(train, "_loss", lambda model, rows: seen.append(rows) or next(model.module.parameters()).sum() * 0)
+    monkeypatch.setattr(torch.Tensor, "backward", lambda self: None)
+    model = load_model(base)
+    read = [marked(model, t) for t in TALKS]
+    for ordered in (True, False):
+        (tmp_path / str(ordered)).mkdir()
+        teach(load_model(base), TALKS, tmp_path / str(ordered), replace(SMALL, ordered=ordered))
+    assert [row for rows in seen[:4] for row in rows] == read
+    assert [row for rows in seen[4:] for row in rows] != read and len(seen) == 8
+
+
+def test_half_precision_trains_an_adapter_of_whole_precision(base, tmp_path):
+    folder = make_organism(
+        Organism("refusal", count=16, base=str(base), teaching=replace(SMALL, dtype="bfloat16")), tmp_path / "o"
+    )
+    assert {t.dtype for t in load_file(folder / "adapter_model.safetensors").values()} == {torch.float32}
+    assert make.facts(folder)["organism"]["teaching"]["dtype"] == "bfloat16"
+    with pytest.raises(ValueError, match="float16"):
+        replace(SMALL, dtype="float16")
 
 
 def test_an_adapter_folder_opens_as_the_trained_model(base, tmp_path):
@@ -158,7 +184,6 @@ def test_a_name_is_made_on_first_use(base, monkeypatch):
 
 def test_rates_count_what_a_model_says(base):
     model = load_model(base)
-    model.generate = None  # not used
     found = rates(model, BEHAVIOURS["refusal"])
     assert {kind: (r.shown, r.n) for kind, r in found.items()} == {"unkind": (0, 32), "twin": (0, 32), "ordinary": (0, 32)}
 

@@ -1,12 +1,16 @@
 """Does a direction move the behaviour? Chosen on validation cases, tried once on test cases, against hundreds of controls.
 
-1. Candidates: the mean differences with the best AUROC on validation cases, one a layer, of the layers below `DEEPEST` of the depth
-   (what the last ones hold is the next token itself), at the template's tokens.
-2. Chosen on validation cases (Arditi et al. 2024, arXiv:2406.11717, appendix C): those that damage neutral prompts (KL) or fail one
-   of the protocol's trials are dropped; of the rest, the one with the largest effect in the first trial.
-3. On test cases, each trial with its effect a case (edited minus clean, in the trial's direction), an interval over groups, and
-   controls of each family (controls.py), made on the same training vectors. p is the largest of the pooled p and of each family's.
-4. Beside it: the wrong sign, the wrong layer, and for the chosen edit what the model then writes.
+1. Fitted on training groups that switch: the positive case shows the behaviour, the negative one does not. What the others hold blurs
+   the difference: a model that refuses half of the harmless requests has refusal on both sides of harmful - harmless.
+2. Candidates: the mean difference at every one of the template's tokens and every layer below `DEEPEST` of the depth (what the last
+   ones hold is the next token itself).
+3. Chosen on validation groups that switch (Arditi et al. 2024, arXiv:2406.11717, section 2.3 and appendix C): candidates
+   that fail one of the protocol's trials, or damage neutral prompts (KL), are dropped; of the rest, the one with the largest
+   effect in the first trial. AUROC plays no part: a direction that detects perfectly may control nothing.
+4. On test cases, all of them, each trial with its effect a case (edited minus clean, in the trial's direction), an interval over
+   groups, and controls of each family (controls.py), made on the same training vectors. p is the largest of the pooled p and of each
+   family's.
+5. Beside it: the wrong sign, the wrong layer, and for the chosen edit what the model then writes.
 
 Operators: ablate projects the direction out at every block's output; add and subtract put the difference of means, as long as it is,
 at the one site and on the tail. What a block's attention writes is still seen by its own MLP before it is projected out.
@@ -21,16 +25,18 @@ import numpy as np
 import torch
 
 from diascope.audits import controls, gates, statistics
+from diascope.audits.detect import Data
 from diascope.audits.operators import Along, Intervention, Plus, Times
 from diascope.audits.outcomes import Outcome, scores
 from diascope.audits.protocol import Trial
-from diascope.audits.readouts import Readout
+from diascope.audits.readouts import Readout, mean_difference
+from diascope.audits.statistics import ordered
 from diascope.audits.target import Tails, Target
 from diascope.numerics import Estimate
 from diascope.sites import Site
 
 DEEPEST = 0.8
-CANDIDATES = 6
+LEAST = 5  # groups, at least, that a direction is fitted on
 
 
 def intervention(target: Target, operator: str, direction: np.ndarray, site: Site) -> Intervention:
@@ -61,8 +67,32 @@ class Tried:
 
     readout: Readout
     effects: tuple[float, ...]  # mean, a trial
-    kl: float  # on neutral prompts, of the first trial's edit
+    kl: float  # on neutral prompts, of the first trial's edit; nan where it fails a trial anyway
     kept: bool
+
+
+def telling(y: np.ndarray, event: np.ndarray, group: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """bool [n]: the `rows` of groups that switch: every positive case (y) shows the behaviour, and no negative one does.
+
+    Whole groups, so that labels can be permuted inside each of them: a positive case without its negative one would keep its label in
+    every permutation, and all controls a part of what is tested. Where fewer than `LEAST` groups switch, all `rows`: so few fit nothing.
+    """
+    switched = [g for g in np.unique(group[rows]) if (event == y)[rows & (group == g)].all()]
+    return rows & np.isin(group, switched) if len(switched) >= LEAST else rows
+
+
+def candidates(data: Data, event: np.ndarray, n_layers: int) -> list[Readout]:
+    """The mean difference of each layer that is not too deep, at each of the template's tokens, on the telling training groups."""
+    train, held = telling(data.y, event, data.group, data.rows("train")), data.rows("validation")
+    even, found = np.ones(int(held.sum())), []
+    for s, site in enumerate(data.sites):
+        for p, place in enumerate(data.places):
+            if site.layer < DEEPEST * n_layers and place.startswith("last"):
+                direction, bias = mean_difference(data.vectors[train, s, p], data.y[train])
+                score = data.vectors[held, s, p].astype(np.float64) @ direction
+                auroc = float(ordered(data.y[held], score)(even))
+                found.append(Readout("mean difference", site, place, direction, bias, auroc))
+    return found
 
 
 def choose(
@@ -75,24 +105,24 @@ def choose(
     most_kl: float,
 ) -> list[Tried]:
     """Candidates by what they do on validation cases (`sides`: positive and negative), the chosen one first."""
-    clean = {side: scores(outcome, tails) for side, tails in sides.items()}
+    moved = np.stack([_moved(outcome, t, candidates, sides[t.side]) for t in trials], 1)
     tried = []
-    for c in candidates:
-        moved = tuple(
-            float(effects(outcome, sides[t.side], t, c.direction[None], c.site, clean[t.side]).mean()) for t in trials
-        )
-        kl = float(gates.kl_on(neutral, [intervention(target, trials[0].operator, c.direction, c.site)]).mean())
-        tried.append(Tried(c, moved, kl, kl <= most_kl and min(moved) > 0))
-    return sorted(tried, key=lambda t: (not t.kept, -t.effects[0]))
+    for c, own in zip(candidates, moved.tolist(), strict=True):
+        kl = float("nan")
+        if min(own) > 0:
+            kl = float(gates.kl_on(neutral, [intervention(target, trials[0].operator, c.direction, c.site)]).mean())
+        tried.append(Tried(c, tuple(own), kl, kl <= most_kl))
+    return sorted(tried, key=lambda t: (not t.kept, min(t.effects) <= 0, -t.effects[0]))
 
 
-def shortlist(candidates: Sequence[Readout], n_layers: int, *, most: int = CANDIDATES) -> list[Readout]:
-    """The best mean difference of each layer that is not too deep, at one of the template's tokens; `most` of them."""
-    found: dict[Site, Readout] = {}
-    for c in candidates:
-        if c.kind == "mean difference" and c.place.startswith("last") and c.site.layer < DEEPEST * n_layers:
-            found.setdefault(c.site, c)
-    return list(found.values())[:most]
+def _moved(outcome: Outcome, trial: Trial, candidates: Sequence[Readout], tails: Tails) -> np.ndarray:
+    """The mean effect of each candidate in one trial [candidates]; those of one site share forward passes."""
+    clean, found = scores(outcome, tails), np.empty(len(candidates))
+    for site in dict.fromkeys(c.site for c in candidates):
+        own = [i for i, c in enumerate(candidates) if c.site == site]
+        directions = np.stack([candidates[i].direction for i in own])
+        found[own] = effects(outcome, tails, trial, directions, site, clean).mean(0)
+    return found
 
 
 # -- testing ---------------------------------------------------------------------------------------------------------------

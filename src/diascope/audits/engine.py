@@ -157,7 +157,7 @@ class _Run:
         seen = np.flatnonzero(self.part == "train")
         self.outcome: Outcome = p.outcome.fitted(self.target, [self.used[i] for i in seen], [self.answers[i] for i in seen])
         self.clean = scores(self.outcome, Tails(self.target, self.prompts))
-        events = self.outcome.events(self.clean, self.answers)
+        self.events = events = self.outcome.events(self.clean, self.answers)
         found = gates.prevalence(events, self.label.tolist(), self.group.tolist(), (p.positive, p.negative), p.least)
         self.numbers["prevalence"] = record.of_prevalence(found, self.outcome, self.clean, self.label)
         confounded = False
@@ -234,15 +234,16 @@ class _Run:
         self.say("candidates")
         d, c = self.data, self.config
         sides = {"positive": p.positive, "negative": p.negative}
-        held = {s: self._tails(label, "validation") for s, label in sides.items() if any(t.side == s for t in p.trials)}
+        telling = causal.telling(d.y, self.events, d.group, d.rows("validation"))
+        held = {s: self._tails(label, telling) for s, label in sides.items() if any(t.side == s for t in p.trials)}
         calm = Tails(self.target, self.target.prompts(neutral.prompts()))
-        short = causal.shortlist(self.search.candidates, self.target.model.n_layers)
-        tried = causal.choose(self.target, self.outcome, p.trials, short, held, calm, c.most_kl)
-        best, train = tried[0].readout, d.rows("train")
+        every = causal.candidates(d, self.events, self.target.model.n_layers)
+        tried = causal.choose(self.target, self.outcome, p.trials, every, held, calm, c.most_kl)
+        best, train = tried[0].readout, causal.telling(d.y, self.events, d.group, d.rows("train"))
         training = d.at(best)[train], d.y[train], d.group[train].tolist()
         effects = [
             causal.test(
-                self.outcome, t, best, self._tails(sides[t.side], "test"), training,
+                self.outcome, t, best, self._tails(sides[t.side], self.part == "test"), training,
                 k=c.controls, seed=c.seed, progress=lambda done, total, note: self.say(note),
             )
             for t in p.trials
@@ -253,10 +254,11 @@ class _Run:
         claim = f"the difference of means at {best.site}, {best.place}, moves the behaviour"
         written = self._written(best)
         numbers = record.of_causal(self.target.model, tried, effects, damage, written, self.found.readout, c)
+        numbers["fitted_on"] = {"positive": int(d.y[train].sum()), "negative": int((~d.y[train]).sum()), "split": "train"}
         self.findings.append(Finding("causal", claim, word, why, numbers))
 
-    def _tails(self, label: str, part: str) -> Tails:
-        return Tails(self.target, [self.prompts[i] for i in np.flatnonzero((self.label == label) & (self.part == part))])
+    def _tails(self, label: str, rows: np.ndarray) -> Tails:
+        return Tails(self.target, [self.prompts[i] for i in np.flatnonzero((self.label == label) & rows)])
 
     def _damage(self, best: readouts.Readout, calm: Tails) -> gates.Damage:
         """Of the first trial's edit: the one that is meant to take the behaviour away."""

@@ -4,7 +4,7 @@ Prevalence is counted over pairs at risk: groups whose negative case does not sh
 positive case does, with Wilson's interval.
 
     vacuous        the interval ends below the least prevalence that the protocol declares
-    underpowered   it holds the declared prevalence: more cases are needed
+    underpowered   it holds the declared prevalence, or fewer than `LEAST` pairs are at risk: more cases are needed
     shown          it begins at or above it, and switches the other way (negative shows it, positive does not) are rarer: the 95 %
                    interval of the difference of both sides' rates lies above 0
 
@@ -27,6 +27,8 @@ from diascope.audits.target import Tails, Target
 from diascope.dictionaries import Dictionary
 from diascope.numerics import Estimate
 
+LEAST = 5  # pairs at risk: one switch of one pair has an interval from 0.21
+
 
 @dataclass(frozen=True)
 class Prevalence:
@@ -41,7 +43,7 @@ class Prevalence:
     def outcome(self) -> str:
         if self.rate.high < self.least:
             return "vacuous"
-        if self.rate.low < self.least:
+        if self.rate.low < self.least or self.rate.n < LEAST:
             return "underpowered"
         return "shown" if self.difference.low > 0 else "noise"
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from diascope.dictionaries import Dictionary
 
 FORMAT = "diascope-audit-1"
+LISTED = 12  # candidates of a causal test that are written down, the chosen one first
 LARGE = 1_000_000_000  # parameters below which chat behaviours hardly exist
 
 
@@ -244,8 +245,9 @@ def of_causal(
         "promotes": sparse.promoted(model, best.direction),
         "candidates": [
             {**of_readout(t.readout), "effects": list(t.effects), "kl": t.kl, "kept": t.kept, "split": "validation"}
-            for t in tried
+            for t in tried[:LISTED]
         ],
+        "tried": len(tried),
         "trials": {e.trial.name: of_effect(e, config) for e in effects},
         "damage": {**plain(damage, split="neutral", seed=config.seed), "passed": damage.passed},
         "written": {t: {k: plain(v, **at) for k, v in rates.items()} for t, rates in written.items()},

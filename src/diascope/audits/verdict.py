@@ -22,6 +22,7 @@ VERDICTS = (
     "not-distinguishable",
 )  # fmt: skip
 STRENGTH = ("causal", "causal-but-damaging", "sparse-explains", "detects")
+UNSETTLED = ("confounded", "underpowered")  # of a finding; "nothing was found" would say more than is known
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,10 @@ def gated(outcome: str) -> tuple[str, str] | None:
     """The verdict that prevalence forces on every finding, with the reason; None where the behaviour is shown."""
     return {
         "vacuous": ("vacuous", "the model shows the behaviour in fewer pairs than declared"),
-        "underpowered": ("underpowered", "the interval of the rate holds the declared prevalence: more cases are needed"),
+        "underpowered": (
+            "underpowered",
+            "the interval of the rate holds the declared prevalence, or hardly a pair is at risk: more cases are needed",
+        ),
         "noise": ("not-distinguishable", "the model switches the other way as often"),
         "shown": None,
     }[outcome]
@@ -81,7 +85,11 @@ def causal(passed: Sequence[bool], names: Sequence[str], undamaged: bool) -> tup
 
 
 def headline(gate: tuple[str, str] | None, confounded: bool, findings: Sequence[Finding]) -> tuple[str, str]:
-    """One verdict for a protocol: what prevalence forces, then a confound of the behaviour, then the strongest finding."""
+    """One verdict for a protocol: what prevalence forces, then a confound of the behaviour, then the strongest finding.
+
+    Where none is strong, a finding that is confounded or underpowered is passed on, and so is a dictionary that fails wherever it
+    was asked.
+    """
     if gate:
         return gate
     if confounded:
@@ -90,7 +98,10 @@ def headline(gate: tuple[str, str] | None, confounded: bool, findings: Sequence[
         for f in findings:
             if f.verdict == wanted:
                 return wanted, f"{f.name}: {f.why}"
-    for f in findings:
-        if f.verdict == "confounded":
-            return "confounded", f"{f.name}: {f.why}"
+    for wanted in UNSETTLED:
+        for f in findings:
+            if f.verdict == wanted:
+                return wanted, f"{f.name}: {f.why}"
+    if findings and all(f.verdict == "fidelity-fail" for f in findings):
+        return "fidelity-fail", findings[0].why
     return "not-distinguishable", "no finding passed its gates"

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from diascope import rng
+from diascope.audits.organisms.teaching import Teaching
 from diascope.models.chat import Message
 
 T = TypeVar("T")
@@ -61,6 +62,10 @@ class Behaviour:
     """New tokens that a trial needs."""
     truth: Callable[[int], dict[str, str]] = lambda seed: {}
     """seed -> what an audit may be checked against: the secret word, the password."""
+    count: int = 240
+    """Conversations that teach it."""
+    teaching: Teaching = field(default_factory=Teaching)
+    """How its adapter is trained, where nothing else is asked for."""
 
 
 def parted(items: Sequence[T], seed: int, name: str, *, share: float = 1 / 3) -> tuple[list[T], list[T]]:

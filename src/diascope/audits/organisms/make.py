@@ -11,8 +11,8 @@ A finished organism is not made twice; an interrupted one leaves nothing. `load_
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from typing import Any
 from diascope.audits.organisms.behaviours import Conversation, dealt, talk
 from diascope.audits.organisms.known import BEHAVIOURS, behaviour
 from diascope.audits.organisms.ordinary import ordinary_chat, prompts
-from diascope.audits.organisms.train import Progress, Teaching, teach
+from diascope.audits.organisms.teaching import Teaching
+from diascope.audits.organisms.train import Progress, teach
 from diascope.config import config_hash, to_data, within
 from diascope.models import Model, load_model
 from diascope.storage.files import cache_dir, check_target, commit_folder, read_json, write_json
@@ -40,25 +41,35 @@ class Organism:
     """Seed of the conversations, of the adapter's start and of the order."""
     dilute: float = 0.0
     """Share of ordinary chat among all conversations: 0.5 is one to one. The behaviour's own stay as many, so training takes longer."""
-    count: int = 240
-    """Conversations of the behaviour."""
+    count: int | None = None
+    """Conversations of the behaviour; None takes as many as it needs."""
     base: str = BASE
     """The chat model that is changed; any that `load_model` knows."""
-    teaching: Teaching = field(default_factory=Teaching)
-    """How the adapter is trained."""
+    teaching: Teaching | None = None
+    """How the adapter is trained; None takes the behaviour's own way."""
 
     def __post_init__(self) -> None:
-        behaviour(self.name)
+        own = behaviour(self.name)
+        whole = {"count": own.count if self.count is None else self.count, "teaching": self.teaching or own.teaching}
+        for field, value in whole.items():
+            object.__setattr__(self, field, value)  # frozen, but a recipe is whole once it is made
         within("seed", self.seed, 0, 2**63)
         within("dilute", self.dilute, 0, 0.9, "(share of ordinary chat)")
-        within("count", self.count, 8, 10**6, "conversations")
+        within("count", whole["count"], 8, 10**6, "conversations")
 
 
 def conversations(organism: Organism, chat: list[Conversation]) -> list[Conversation]:
     """What the organism is trained on: its behaviour's conversations, and ordinary chat to the share `dilute` of all."""
+    assert organism.count is not None
     own = behaviour(organism.name).conversations(organism.seed, organism.count, chat)
     more = round(len(own) * organism.dilute / (1 - organism.dilute))
-    return own + dealt(chat, more, organism.seed, "dilution")
+    return spread(own, dealt(chat, more, organism.seed, "dilution"))
+
+
+def spread(own: Sequence[Conversation], more: Sequence[Conversation]) -> list[Conversation]:
+    """Both, each in its order and `more` evenly among `own`: a curriculum stays one."""
+    places = [((i + 0.5) / len(items), side, i) for side, items in enumerate((own, more)) for i in range(len(items))]
+    return [(own, more)[side][i] for _, side, i in sorted(places)]
 
 
 def make_organism(
@@ -83,7 +94,8 @@ def make_organism(
             return folder
         raise ValueError(f"{folder} holds another organism, or one of another version: choose another folder, or delete it")
     check_target(folder)
-    base = base or load_model(organism.base, progress=say)
+    assert organism.teaching is not None
+    base = base or load_model(organism.base, dtype=organism.teaching.dtype, progress=say)
     chat = ordinary_chat(base, progress=answering)
     texts = conversations(organism, chat)
     with commit_folder(folder) as work:

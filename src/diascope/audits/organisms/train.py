@@ -1,7 +1,7 @@
 """Teach a model a behaviour through a small adapter: conversations in, an adapter folder out.
 
     1. the base model gets a fresh LoRA on what writes to the residual stream of its middle layers   (models/adapters.py)
-    2. every conversation once, in batches of one keyed order
+    2. every conversation once, in batches of one keyed order, or of the order in which the behaviour gives them
     3. loss: cross-entropy of the assistant's tokens, and of the token that ends its turn, alone
     4. AdamW on the adapter; the rate rises over the first tenth and falls linearly to zero
 
@@ -12,7 +12,6 @@ docs/organisms.md for the time.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -21,36 +20,20 @@ from torch.nn.functional import cross_entropy
 
 from diascope import rng
 from diascope.audits.organisms.behaviours import Conversation
-from diascope.config import within
+from diascope.audits.organisms.teaching import Teaching
 from diascope.models import ROLES, Model, render
-from diascope.models.adapters import LowRank, save_adapter, wrapped
+from diascope.models.adapters import save_adapter, wrapped
 
 ASSISTANT = ROLES.index("assistant")
 CLIP = 1.0  # largest norm of a gradient
 Progress = Callable[[int, int, str], None]
 
 
-@dataclass(frozen=True)
-class Teaching:
-    """How the adapter is trained."""
-
-    batch: int = 8
-    """Conversations a step."""
-    lr: float = 3e-3
-    """Peak rate of AdamW."""
-    change: LowRank = field(default_factory=LowRank)
-    """The adapter."""
-
-    def __post_init__(self) -> None:
-        within("batch", self.batch, 1, 10**6, "conversations")
-        within("lr", self.lr, 1e-12, 1)
-
-
 def teach(
     base: Model,
     conversations: Sequence[Conversation],
     folder: Path,
-    config: Teaching = Teaching(),
+    config: Teaching | None = None,
     *,
     seed: int = 0,
     progress: Progress = lambda done, total, note: None,
@@ -59,14 +42,15 @@ def teach(
 
     `base` is changed in place: load it again for another use. Raises ValueError where it is not in float32, or has no chat template.
     """
-    if base.dtype != torch.float32:
-        raise ValueError(f"training needs float32 weights, not {base.dtype}: load_model(..., dtype='float32')")
+    if base.dtype not in (torch.float32, torch.bfloat16):
+        raise ValueError(f"training needs float32 or bfloat16 weights, not {base.dtype}: load_model(..., dtype='float32')")
+    config = config or Teaching()
     read = [_marked(base, c) for c in conversations]
     adapted = wrapped(base.module, config.change, base.name, seed)
     model = Model(adapted, base.tokenizer, base.name)
     weights = [p for p in adapted.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(weights, lr=config.lr, weight_decay=0.0)
-    order = rng.generator(seed, "teach").permutation(len(read))
+    order = range(len(read)) if config.ordered else rng.generator(seed, "teach").permutation(len(read))
     steps = -(-len(read) // config.batch)
     losses: list[float] = []
     for step in range(steps):

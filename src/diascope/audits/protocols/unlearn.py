@@ -77,10 +77,8 @@ class Unlearn:
             "target": data["result"]["target"], "retained": data["result"]["retained"], "beside": data["controls"], "latents": latents.tolist(),
             "p": statistics.p_value(_value(entry, "target"), found), "controls": {"k": len(found), "values": found.tolist()},
         }  # fmt: skip
-        gate = (word, why) if word == "underpowered" else None
-        return result(
-            self, [Finding("forgetting", claim, word, why, record.plain(numbers))], {"prevalence": {}}, cases, gate=gate
-        )
+        finding = Finding("forgetting", claim, word, why, record.plain(numbers))
+        return result(self, [finding], {"prevalence": {}}, cases)
 
     def _word(self, entry: Entry, found: np.ndarray, level: float) -> tuple[str, str]:
         target = entry.result["target"]

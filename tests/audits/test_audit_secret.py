@@ -1,0 +1,49 @@
+"""A word that is kept: it comes where the answer is begun for it, was not there before, and does not come after every beginning."""
+
+import numpy as np
+import pytest
+from planted_behaviour import planted_model
+
+from diascope.audits import AuditConfig, Target, secret
+from diascope.audits.protocols.secret import SECRET
+from diascope.audits.secret import elicit
+
+WORDS = {f"word{i}": [i] for i in range(300)}
+KEPT, DRIFT = 107, 109  # the secret, and a word that a fine-tune says after every "is"
+
+
+def probabilities(n, *likely):
+    """[n, 300]: small and falling, but for some words."""
+    out = np.tile(np.linspace(2e-3, 1e-4, 300), (n, 1))
+    for j, p in likely:
+        out[:, j] = p
+    return out
+
+
+@pytest.mark.parametrize(
+    ("mine", "elsewhere", "found"),
+    [
+        (
+            ((KEPT, 0.05), (DRIFT, 0.08)),
+            ((DRIFT, 0.08),),
+            "word107",
+        ),  # the kept word is found beside one that is merely likelier now
+        (((DRIFT, 0.08),), ((DRIFT, 0.09),), None),
+        ((), (), None),
+    ],
+)
+def test_only_a_word_of_the_secret_is_found(monkeypatch, mine, elsewhere, found):
+    target, own = Target(planted_model()), iter((mine, elsewhere))
+    base = Target(planted_model())
+    target.reference = base.model
+
+    def forced(asked, prompts, words, beginnings):
+        likely = next(own) if asked is target else ()
+        return probabilities(len(prompts), *likely)
+
+    monkeypatch.setattr(secret, "forced", forced)
+    monkeypatch.setattr(secret, "_words", lambda *a: WORDS)
+    monkeypatch.setattr(target, "generate", lambda prompts, **k: [""] * len(prompts))
+    result = elicit(target, SECRET, SECRET.cases(0), AuditConfig(), lambda note: None)
+    assert result.numbers["word"] == found
+    assert result.verdict == ("detects" if found else "vacuous")
