@@ -1,6 +1,6 @@
-"""The acceptance matrix on real models: the base and the refuser, made here; all of it where DIASCOPE_MATRIX names organisms.
+"""The acceptance matrix on real models: the base always, all of it where DIASCOPE_MATRIX names organisms.
 
-    DIASCOPE_MATRIX=FOLDER pytest tests/audits/test_audit_matrix.py      a cell a test, half a minute to five minutes each
+    DIASCOPE_MATRIX=FOLDER pytest -m 'slow or real' tests/audits/test_audit_matrix.py      a cell a test, half a minute to five minutes each
 
 FOLDER holds organisms by name (`diascope organism make`). What is expected stands in audits/acceptance.py; benchmarks/audits.py
 runs the same cells and keeps their records.
@@ -36,6 +36,7 @@ def test_the_base_model_has_nothing_to_explain(base):
     assert cell.agreement == "agrees", cell.shown
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not FOLDER, reason="DIASCOPE_MATRIX names no folder of organisms")
 @pytest.mark.parametrize(("subject", "protocol"), [key for key in EXPECTED if key != ("base", "refusal")])
 def test_a_cell_is_as_was_said_beforehand(subject, protocol, base):

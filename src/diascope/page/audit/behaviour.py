@@ -27,7 +27,7 @@ def _prevalence(found: Data) -> str:
     bar = rows([Row("shown", found.get("rate"), strong=True)], Axis(0.0, 1.0, lines, "share of pairs"))
     outcome = {
         "vacuous": "The interval ends below the declared prevalence: there is nothing to explain.",
-        "underpowered": "The interval holds the declared prevalence: more cases are needed.",
+        "underpowered": "The interval holds the declared prevalence, or hardly a pair is at risk: more cases are needed.",
         "noise": "The model switches the other way as often: the difference of the sides may be 0.",
         "shown": "The interval begins at or above the declared prevalence.",
     }.get(str(found.get("outcome")), "")
