@@ -246,3 +246,13 @@ def test_bodies_and_addresses_that_attack_are_answered_with_a_sentence(index):
     assert large.status_code == 413 and "larger than" in large.json()["error"]
     away = ask(index, "GET", f"http://127.0.0.1:{PORT}//evil.com/x?token={TOKEN}", headers={"authorization": ""})
     assert away.status_code == 303 and away.headers["location"] == "/evil.com/x"
+
+
+def test_whoever_connects_before_the_server_runs_waits_for_it():
+    """The URL is told before the loop has started: a browser that is quick must not be refused."""
+    sock = bind(0)
+    try:
+        with socket.create_connection(sock.getsockname(), timeout=5):
+            pass
+    finally:
+        sock.close()

@@ -161,7 +161,7 @@ class _Api:
 
 
 def bind(port: int) -> socket.socket:
-    """A socket on the loopback address; ValueError when the port is taken or no port."""
+    """A listening socket on the loopback address; ValueError when the port is taken or no port."""
     if not 0 <= port < 65536:
         raise ValueError(f"{port} is no port: give a number from 0 to 65535")
     # TCP by name: asyncio switches Nagle's algorithm off only where it is named, and each answer would wait 40 ms for it
@@ -169,6 +169,7 @@ def bind(port: int) -> socket.socket:
     s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         s.bind(("127.0.0.1", port))
+        s.listen(128)  # so that whoever opens the URL as soon as it is told waits, and is not refused
     except OSError as error:
         s.close()
         reason = "needs privileges" if isinstance(error, PermissionError) else "is in use"
