@@ -3,6 +3,7 @@
 import itertools
 import logging
 import os
+import shutil
 import sys
 import urllib.request
 from pathlib import Path
@@ -31,6 +32,20 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item not in real)
     for item in items:
         item.add_marker(pytest.mark.xdist_group("real" if item in real else str(item.path)))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium without a network of its own; of one module, since the thread has Playwright's event loop as long as it runs."""
+    if shutil.which("chromium") is None:
+        pytest.skip("needs Debian's chromium; CI installs it")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as p:
+        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = p.chromium.launch(executable_path=shutil.which("chromium"), args=options)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 import itertools
 import random
 import re
-import shutil
 from html.parser import HTMLParser
 
 import pytest
@@ -247,23 +246,16 @@ def test_shorter_names_stay_different():
 
 
 @pytest.mark.page
-def test_pages_fit_a_phone_and_a_desk(tmp_path):
-    if shutil.which("chromium") is None:
-        pytest.skip("needs Debian's chromium; CI installs it")
-    from playwright.sync_api import sync_playwright
-
+def test_pages_fit_a_phone_and_a_desk(browser):
     cards = {f"{NASTY} {i}": make_card(20 * 2**i, 0.3 / 2**i, 0.4 / 2**i, suite=SUITE) for i in range(3)}
     pages = {"card": card_html(NASTY, cards[f"{NASTY} 0"]), "report": report_html(cards)}
-    with sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"])
-        for (name, markup), width in itertools.product(pages.items(), (360, 1600)):
-            page = browser.new_page(viewport={"width": width, "height": 800})
-            page.set_content(markup)
-            assert page.evaluate("document.documentElement.scrollWidth") <= width, (name, width)
-            if name == "report":
-                page.click("table.sortable thead button >> text=FVU")
-                rows = page.locator("table.sortable").first.locator("tbody tr")
-                values = [float(v) for v in rows.evaluate_all("rows => rows.map(r => r.cells[2].dataset.value)")]
-                assert values == sorted(values) and len(values) == 3
-            page.close()
-        browser.close()
+    for (name, markup), width in itertools.product(pages.items(), (360, 1600)):
+        page = browser.new_page(viewport={"width": width, "height": 800})
+        page.set_content(markup)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, (name, width)
+        if name == "report":
+            page.click("table.sortable thead button >> text=FVU")
+            rows = page.locator("table.sortable").first.locator("tbody tr")
+            values = [float(v) for v in rows.evaluate_all("rows => rows.map(r => r.cells[2].dataset.value)")]
+            assert values == sorted(values) and len(values) == 3
+        page.close()

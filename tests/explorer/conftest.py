@@ -1,23 +1,7 @@
 """What tests of pages share: Chromium, and windows of the explorer in which nothing may go wrong."""
 
-import shutil
-
 import pytest
 from steer_workspace import TOKEN
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Chromium without a network of its own; of one module, since the thread has Playwright's event loop as long as it runs."""
-    if shutil.which("chromium") is None:
-        pytest.skip("needs Debian's chromium; CI installs it")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as p:
-        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = p.chromium.launch(executable_path=shutil.which("chromium"), args=options)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

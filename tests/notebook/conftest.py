@@ -1,6 +1,5 @@
 """What tests of notebooks share: a toy's dictionary and index, Chromium, and a page that stands for a notebook."""
 
-import shutil
 from importlib.resources import files
 
 import numpy as np
@@ -31,19 +30,6 @@ def index(toy, d, tmp_path_factory):
     sequences = pack(toy, [Document(f"d{i}", " ".join(r.choice(words, 14))) for i in range(60)], context=64, max_tokens=64 * 40)
     rows = live_rows(toy, sequences, [d.site_in])
     return Index(build_index(toy, {"sae": d}, sequences, rows, tmp_path_factory.mktemp("i") / "index"))
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if shutil.which("chromium") is None:
-        pytest.skip("needs Debian's chromium; CI installs it")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as p:
-        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = p.chromium.launch(executable_path=shutil.which("chromium"), args=options)
-        yield browser
-        browser.close()
 
 
 # anywidget's model as channel.js sees it; `wire` is exposed by the test

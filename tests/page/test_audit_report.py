@@ -3,7 +3,6 @@
 import copy
 import html
 import re
-import shutil
 from html.parser import HTMLParser
 
 import pytest
@@ -230,48 +229,32 @@ def test_kept_texts_and_transcripts_are_shown_as_written():
 
 
 @pytest.mark.page
-def test_it_is_read_in_a_browser_without_scripts_in_light_dark_and_narrow(tmp_path):
-    if shutil.which("chromium") is None:
-        pytest.skip("needs Debian's chromium; CI installs it")
-    from playwright.sync_api import sync_playwright
-
+def test_it_is_read_in_a_browser_without_scripts_in_light_dark_and_narrow(browser, tmp_path):
     (tmp_path / "report.html").write_text(report_html(audit_data()), encoding="utf-8")
-    with sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"])
-        for width, scheme in ((1600, "light"), (380, "dark")):
-            context = browser.new_context(
-                java_script_enabled=False, viewport={"width": width, "height": 900}, color_scheme=scheme
-            )
-            page = context.new_page()
-            trouble = []
-            page.on("console", lambda m, to=trouble: to.append(m.text))
-            page.goto(f"file://{tmp_path / 'report.html'}")
-            assert page.locator("body").bounding_box()["width"] <= width
-            assert (
-                page.locator("main").evaluate_handle is not None and page.get_by_role("heading", name="Verdicts").count() == 1
-            )
-            number = page.locator(".forest .n").first
-            number.focus()
-            assert trouble == []
-            context.close()
-        page = browser.new_page(viewport={"width": 380, "height": 900})
-        page.goto(f"file://{tmp_path / 'report.html'}")
-        assert page.evaluate("document.documentElement.scrollWidth") <= 380
-        number = page.locator(".forest .n[data-tip]").first
-        number.focus()
-        tip = "e => getComputedStyle(e, '::after').content"
-        assert (
-            "95 % interval" in number.evaluate(tip)
-            and number.evaluate("e => getComputedStyle(e, '::after').position") == "fixed"
-        )
-        page.locator("h1").click()
-        page.emulate_media(media="print")
-        assert (
-            "95 % interval" in number.evaluate(tip)
-            and number.evaluate("e => getComputedStyle(e, '::after').position") == "static"
-        )
-        assert page.locator("details").last.locator("dl").first.evaluate("e => e.getBoundingClientRect().height") > 0
-        browser.close()
+    address = f"file://{tmp_path / 'report.html'}"
+    for width, scheme in ((1600, "light"), (380, "dark")):
+        window = {"viewport": {"width": width, "height": 900}, "color_scheme": scheme}
+        context, trouble = browser.new_context(java_script_enabled=False, **window), []
+        page = context.new_page()
+        page.on("console", lambda m, to=trouble: to.append(m.text))
+        page.goto(address)
+        assert page.locator("body").bounding_box()["width"] <= width
+        assert page.get_by_role("heading", name="Verdicts").count() == 1
+        page.locator(".forest .n").first.focus()
+        assert trouble == []
+        context.close()
+    page = browser.new_page(viewport={"width": 380, "height": 900})
+    page.goto(address)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 380
+    number = page.locator(".forest .n[data-tip]").first
+    number.focus()
+    tip, position = (f"e => getComputedStyle(e, '::after').{what}" for what in ("content", "position"))
+    assert "95 % interval" in number.evaluate(tip) and number.evaluate(position) == "fixed"
+    page.locator("h1").click()
+    page.emulate_media(media="print")
+    assert "95 % interval" in number.evaluate(tip) and number.evaluate(position) == "static"
+    assert page.locator("details").last.locator("dl").first.evaluate("e => e.getBoundingClientRect().height") > 0
+    page.close()
 
 
 def test_findings_of_other_shapes_have_a_dose_response_or_their_estimates():
