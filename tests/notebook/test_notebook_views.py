@@ -127,6 +127,9 @@ def test_a_graph_is_drawn_and_intervened_on(cell, toy):
     frame = cell(notebook.graph(made))
     frame.locator(".stage svg").first.wait_for()
     assert frame.locator(".intervene").count() == 0  # no model was given
+    rows = frame.locator("button.plus[data-node], button.minus[data-node]")
+    assert {rows.nth(i).get_attribute("class") for i in range(rows.count())} == {"plus", "minus"}
+    assert all(rows.nth(i).is_visible() for i in range(rows.count()))  # what raises the answer, and what lowers it
     frame = cell(notebook.graph(made, model=toy, dictionaries="neurons"), live=True)
     frame.locator(".intervene").wait_for()
     frame.get_by_label("nodes that carry").select_option("0.95")

@@ -10,7 +10,7 @@ export function AddTo({ source, latent, small }: Wanted & { small?: boolean }) {
     e.stopPropagation(); // a row of a table is a link
     dispatchEvent(new CustomEvent<Wanted>(ASKED, { detail: { source, latent } }));
   };
-  return <button type="button" class={small ? "plus" : ""} aria-label={`add ${source}/${latent} to a list`} data-tip={small ? "add to a list" : undefined} onClick={open}>{small ? "+" : "Add to list"}</button>;
+  return <button type="button" class={small ? "adder" : ""} aria-label={`add ${source}/${latent} to a list`} data-tip={small ? "add to a list" : undefined} onClick={open}>{small ? "+" : "Add to list"}</button>;
 }
 
 export function Adding() {
