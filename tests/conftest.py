@@ -26,6 +26,7 @@ settings.register_profile("untimed", deadline=None)  # a slow machine is no fail
 settings.load_profile("untimed")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items):
     """Of several processes, one has all tests of the real Gemma, which share a long run and therefore come first; a file stays together."""
     real = {item for item in items if item.get_closest_marker("real") or "real_workspace" in item.fixturenames}

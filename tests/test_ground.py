@@ -28,7 +28,7 @@ def test_multimodal_and_model_prefixes():
     assert str(Site.parse("chat:L13.resid_post")) == "chat:L13.resid_post"
 
 
-@pytest.mark.parametrize("name", ["blocks.3.hook_mlp_in", "blocks.3.ln2.hook_normalized", "L3.resid_pre", "", "layer 3"])
+@pytest.mark.parametrize("name", ["blocks.3.hook_mlp_in", "blocks.3.ln2.hook_normalized", "L3.resid_mid", "", "layer 3"])
 def test_a_misleading_or_unknown_site_is_refused(name):
     with pytest.raises(ValueError):
         Site.parse(name)

@@ -14,24 +14,31 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-KINDS = ("resid_post", "attn_out", "mlp_in", "mlp_out")
+KINDS = ("resid_post", "attn_out", "mlp_in", "mlp_out", "resid_pre", "attn_write")  # the release's four first
+STREAM = ("resid_pre", "resid_post")
+"""Kinds that are the residual stream itself."""
+ADDED = ("attn_write", "mlp_out")
+"""Kinds that are added to it. Vectors of both sorts are what the unembedding can read."""
 
 _GEMMA_SCOPE = {
     "resid_post": "output",
     "attn_out": "self_attn.o_proj.input",
     "mlp_in": "pre_feedforward_layernorm.output",
     "mlp_out": "post_feedforward_layernorm.output",
+    "resid_pre": "input",
+    "attn_write": "post_attention_layernorm.output",
 }
 _TRANSFORMER_LENS = {
     "resid_post": "hook_resid_post",
     "attn_out": "attn.hook_z",
     "mlp_in": "mlp.hook_in",
     "mlp_out": "hook_mlp_out",
+    "resid_pre": "hook_resid_pre",
+    "attn_write": "hook_attn_out",
 }
 _MISLEADING = {
     "hook_mlp_in": "the raw residual before the norm, not what the MLP reads; say L{0}.mlp_in for the normed vector",
     "ln2.hook_normalized": "the normed residual without the learned gain; Gemma Scope 2 transcoders read L{0}.mlp_in",
-    "hook_attn_out": "the attention branch after W_O; Gemma Scope 2's attn_out is W_O's input, L{0}.attn_out",
 }
 
 
@@ -88,7 +95,7 @@ class Site:
     @property
     def depth(self) -> tuple[int, int]:
         """Sites in the order in which a forward pass computes them (the branches of a parallel block count as serial)."""
-        return self.layer, ("attn_out", "mlp_in", "mlp_out", "resid_post").index(self.kind)
+        return self.layer, ("resid_pre", "attn_out", "attn_write", "mlp_in", "mlp_out", "resid_post").index(self.kind)
 
     def gemma_scope(self) -> str:
         """The hook point as Gemma Scope 2's config.json writes it."""

@@ -21,7 +21,8 @@ class World:
     def __init__(self, x, u):
         self.x, self.u = x, u
         self.prompts = [SimpleNamespace(case=SimpleNamespace(group=str(i))) for i in range(len(x))]
-        self.target = SimpleNamespace(rows=2**20, batch=2**10, sites=SITES, model=SimpleNamespace(n_layers=len(SITES)))
+        model = SimpleNamespace(n_layers=len(SITES), has=lambda site: True)
+        self.target = SimpleNamespace(rows=2**20, batch=2**10, sites=SITES, model=model)
 
 
 def scores(outcome, world, edits=(), *, repeats=1):

@@ -10,6 +10,7 @@ from planted_axes import axes
 from planted_behaviour import DECOY, PLANTED, W, planted_cases, planted_model, unit
 
 from diascope.audits import Target, causal, controls, damage, doses, run_audit, statistics
+from diascope.audits.operators import everywhere
 from diascope.audits.outcomes import ChoiceGap
 from diascope.audits.protocol import Trial
 from diascope.audits.readouts import Readout
@@ -50,7 +51,7 @@ def test_a_dose_is_a_multiple_or_a_share(target, operator, dose, left):
     edit = causal.intervention(target, operator, v.numpy(), SITE, dose)
     y = (2.0 * v + beside).repeat(1, 1, 1)
     assert torch.allclose(y + edit.what.shift(y, y), (left * v + beside).repeat(1, 1, 1), atol=1e-6)
-    assert len(edit.sites) == (target.model.n_layers if operator == "ablate" else 1)
+    assert edit.sites == (everywhere(target.model) if operator == "ablate" else (SITE,))
 
 
 def test_nothing_is_taken_out_more_than_once(target):

@@ -9,7 +9,9 @@ from test_audit_cot import Scripted
 
 from diascope.audits import Case, CaseSet
 from diascope.audits.engine import run_audit
-from diascope.audits.hint_answer import Asked, Without, masks
+from diascope.audits.hint_answer import Asked
+from diascope.audits.latent_sets import OfLatents, masks
+from diascope.audits.operators import Intervention
 from diascope.audits.protocols.cot import COT
 from diascope.dictionaries import Dictionary, DictionaryConfig
 from diascope.evals.forgetting import ablation
@@ -135,7 +137,8 @@ def test_without_is_the_ablation_of_forgetting_and_rows_have_sets_of_their_own()
     prompts = target.prompts(list(cases().of("hint")[:3]))
     sets = [np.array([0, 1]), np.array([5]), np.array([], int)]
     rows = [list(p.tokens) for p in prompts]
-    (edit,), (counted,) = Without(d, masks(d, sets)).edits(torch.ones(3, len(rows[0]), dtype=torch.bool))
+    what = OfLatents(d, torch.zeros(d.d_sae), masks(d, sets))
+    (edit,), (counted,) = Intervention(what).edits(torch.ones(3, len(rows[0]), dtype=torch.bool))
     with target.model.edit(edit):
         together = target.model.logits(rows)
     for row, latents in enumerate(sets):

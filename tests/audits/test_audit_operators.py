@@ -17,6 +17,7 @@ from diascope.audits.operators import (
     Times,
     To,
     ToIfActive,
+    everywhere,
 )
 from diascope.audits.spans import prompt
 from diascope.audits.target import Tails
@@ -114,6 +115,59 @@ def test_directions_in_one_batch_are_each_by_itself_over_the_whole_prompt(target
     clean = tails.read(lambda p, _: p)
     assert torch.allclose(clean[2, 0], whole_pass(target, TEXTS[2], lambda y: y), atol=1e-4)
     assert not torch.allclose(clean[2, 0], found[2, 0], atol=1e-2)
+
+
+@pytest.mark.parametrize("kind", ["resid_pre", "attn_out", "attn_write", "mlp_in", "mlp_out", "resid_post"])
+def test_blocks_below_an_edit_are_not_computed_again(target, kind, monkeypatch):
+    """The same to the last bit as with all blocks, whatever is edited, and in turn with an edit lower down."""
+    width = target.model.width(Site(2, kind))
+    v = torch.randn(width, generator=torch.Generator().manual_seed(1))
+    tails = Tails(target, target.prompts(cases(*TEXTS)))
+    edits = [Intervention(Along(v, Plus(2.0)), (Site(layer, kind),)) for layer in (2, 1, 3)]
+    attended = []
+    for layer, block in enumerate(target.model.parts.blocks):
+        forward = block.self_attn.forward
+        monkeypatch.setattr(block.self_attn, "forward", lambda *a, f=forward, n=layer, **k: (attended.append(n), f(*a, **k))[1])
+    found = [tails.read(lambda p, _: p, [e]) for e in edits]
+    attended.clear()
+    tails.read(lambda p, _: p, [edits[2]])
+    assert min(attended) == 3
+    monkeypatch.setattr(type(target.model), "resumes", False)
+    for edit, quick in zip(edits, found, strict=True):
+        assert torch.equal(tails.read(lambda p, _: p, [edit]), quick)
+    assert 0 in attended
+
+
+READS_BETWEEN = {
+    "gemma3_text": "pre_feedforward_layernorm",
+    "llama": "post_attention_layernorm",
+    "gpt2": "ln_2",
+    "olmo2": "mlp",
+}
+
+
+@pytest.mark.parametrize("architecture", READS_BETWEEN)
+def test_an_ablated_direction_stands_nowhere_in_the_stream(architecture):
+    """Every block's attention, its MLP and the final norm read a stream without it: what these modules are given, by name."""
+    model = toy_model(architecture)
+    v = torch.nn.functional.normalize(torch.randn(model.d_model, generator=torch.Generator().manual_seed(1)), dim=0)
+    ids = torch.tensor([model.tokenize("some words")])
+    readers = [(block, READS_BETWEEN[architecture]) for block in model.parts.blocks]
+    modules = [getattr(block, name) for block, name in readers] + [model.final_norm]
+    found = []
+    for module in modules:
+        module.register_forward_pre_hook(lambda m, args: found.append(float((args[0] @ v).abs().max())))
+    edits, counted = Intervention(Along(v, Times(0.0)), everywhere(model)).edits(torch.ones_like(ids, dtype=torch.bool))
+    model.hidden(ids)
+    assert len(found) == model.n_layers + 1 and min(found) > 1e-2
+    found.clear()
+    ends = [Site(layer, "resid_post") for layer in range(model.n_layers)]
+    with model.edit(*edits):
+        model.hidden(ids)
+        assert max(found) < 1e-4
+        assert max(float((x @ v).abs().max()) for x in model.capture(ids, ends).values()) < 1e-4
+    for c in counted:
+        assert c.positions == [ids.numel()] * 2
 
 
 def test_rows_that_cannot_share_the_directions(target):

@@ -7,8 +7,9 @@ from planted_axes import axes
 from planted_behaviour import planted_cases, planted_model
 
 from diascope.audits import Target
-from diascope.audits.given_back import GivenBack, at_the_tail
-from diascope.audits.suppressed import falls
+from diascope.audits.latent_sets import OfLatents, masks
+from diascope.audits.operators import Intervention
+from diascope.audits.suppressed import at_the_tail, falls
 
 
 def test_a_latent_that_falls_in_all_pairs_is_found_among_many():
@@ -44,33 +45,41 @@ def test_each_row_has_its_own_set_at_what_is_wanted_and_all_else_stays(make_dict
     g = torch.Generator().manual_seed(0)
     x, y = (torch.randn(4, 5, 32, generator=g) * 3 for _ in range(2))
     wanted = torch.rand(d.d_sae, generator=g)
-    sets = torch.tensor([[3, 11], [5, 0]])
+    sets = [[3, 11], [5, 0]]
     f = d.encode(x).dense()
     error = y - d.decode(d.encode(x), x)
     changed = f.clone()
     for row in range(4):
         changed[row][:, sets[row % 2]] = wanted[sets[row % 2]]
     skip = x @ d.W_skip if d.config.skip else 0
-    edit = GivenBack(d, wanted, sets)
-    assert torch.allclose(y + edit.shift(x), changed @ d.W_dec + d.b_dec + skip + error, atol=1e-4)
+    edit = OfLatents(d, wanted, masks(d, sets))
+    assert torch.allclose(y + edit.shift(x, y), changed @ d.W_dec + d.b_dec + skip + error, atol=1e-4)
     directions = torch.randn(4, 32, generator=g)
-    random = GivenBack(d, wanted, sets[:1], directions).shift(x)
-    own = GivenBack(d, wanted, sets[:1]).shift(x)
+    random = OfLatents(d, wanted, masks(d, sets[:1]), along=directions).shift(x, y)
+    own = OfLatents(d, wanted, masks(d, sets[:1])).shift(x, y)
     assert torch.allclose(random.norm(dim=-1), own.norm(dim=-1), atol=1e-4)  # as far
     assert torch.allclose(torch.cosine_similarity(random, directions[:, None], dim=-1), torch.ones(4, 5), atol=1e-4)
     with pytest.raises(ValueError, match="4 rows cannot share 3 sets"):
-        GivenBack(d, wanted, torch.zeros(3, 1, dtype=torch.int64)).shift(x)
+        OfLatents(d, wanted, masks(d, [[0], [1], [2]])).shift(x, y)
+    at = torch.tensor([True, False, False, True, False])
+    some = OfLatents(d, wanted, masks(d, sets), at).shift(x, y)
+    assert torch.equal(some[:, at], edit.shift(x, y)[:, at]) and not some[:, ~at].any()
+    each = wanted * torch.tensor([1.0, 2.0])[:, None, None].expand(2, 5, 1)  # another value for every prompt
+    of_prompts = OfLatents(d, each, masks(d, sets)).shift(x, y)
+    assert torch.allclose(of_prompts[:2], edit.shift(x, y)[:2], atol=1e-5)
+    assert torch.allclose(of_prompts[2:], OfLatents(d, 2 * wanted, masks(d, sets)).shift(x, y)[2:], atol=1e-5)
 
 
 def test_the_masked_tokens_of_the_prompt_are_edited_and_no_decode_step(make_dictionary):
     d = make_dictionary()
     g = torch.Generator().manual_seed(0)
     y, where = torch.randn(1, 4, 32, generator=g), torch.tensor([[False, False, True, True]])
-    (edit,), (counted,) = GivenBack(d, torch.ones(d.d_sae), torch.tensor([[2]])).edits(where)
+    what = OfLatents(d, torch.ones(d.d_sae), masks(d, [[2]]))
+    (edit,), (counted,) = Intervention(what, when=("prompt",)).edits(where)
     out = edit.function(y, y)
     assert torch.equal(out[:, :2], y[:, :2]) and not torch.allclose(out[:, 2:], y[:, 2:])
     step = torch.randn(1, 1, 32, generator=g)
-    assert edit.function(step, step) is step
+    assert torch.equal(edit.function(step, step), step)
     assert counted.positions == [2, 0]
 
 

@@ -11,7 +11,7 @@ from planted_behaviour import planted_model, unit
 from diascope.audits.exchange.answer import Changed, Sampling, answer
 from diascope.audits.exchange.edits_file import read_edits
 from diascope.audits.monitor import Monitor
-from diascope.audits.operators import Along, AtMost, Intervention, OfLatent, Plus, Times, To
+from diascope.audits.operators import Along, AtMost, Intervention, OfLatent, Plus, Times, To, everywhere
 from diascope.audits.transcript import read_transcripts
 from diascope.sites import Site
 
@@ -42,7 +42,7 @@ def test_a_file_of_edits_is_the_operators_of_audits(model, make_dictionary, vect
     assert add.what == OfLatent(d, 5, Plus(2.0)) and add.when == ("prompt", "response") and add.label == "add 5 by 2"
     assert pin.what == OfLatent(d, 5, To(0.5)) and pin.when == ("response",)
     assert isinstance(ablate.what, Along) and ablate.what.rule == Times(0.0)
-    assert ablate.sites == tuple(Site(i, "resid_post") for i in range(4))  # as audits ablate
+    assert ablate.sites == everywhere(model)  # as audits ablate
     assert cap.what.rule == AtMost(1.0) and cap.sites == (Site(1, "resid_post"),)
     assert torch.equal(cap.what.direction, torch.from_numpy(unit(2) * 3).float())
     assert scale.sites == (Site(0, "resid_post"), Site(3, "resid_post"))
@@ -84,7 +84,7 @@ def test_latents_need_a_dictionary_and_vectors_the_models_width(model, tmp_path)
     with pytest.raises(ValueError, match="say dictionary=FOLDER"):
         read_edits([{"operator": "ablate", "latent": 1}], model, None)
     np.save(tmp_path / "short.npy", np.ones(7))
-    with pytest.raises(ValueError, match=r"has 7 numbers, L0\.resid_post of planted 32"):
+    with pytest.raises(ValueError, match=r"has 7 numbers, L0\.resid_pre of planted 32"):
         read_edits([{"operator": "ablate", "direction": f"{tmp_path}/short.npy@L1.resid_post"}], model, None)
     with pytest.raises(ValueError, match="no file of edits"):
         read_edits(tmp_path / "none.json", model, None)

@@ -31,11 +31,14 @@ def test_residuals_are_hugging_faces_hidden_states(model):
 
 
 def test_branches_add_up_to_the_residual(model):
-    """mlp_out is what the MLP branch adds: the residual before it plus mlp_out is the block's output."""
-    kinds = ("resid_post", "mlp_in", "mlp_out", "attn_out")
+    """attn_write and mlp_out are what the branches add: what comes in plus both is the block's output."""
+    kinds = ("resid_pre", "resid_post", "mlp_in", "mlp_out", "attn_out", "attn_write")
     seen = model.capture(TOKENS, [Site(1, k) for k in kinds])
     for kind in kinds:
         assert seen[Site(1, kind)].shape == (*TOKENS.shape, model.width(Site(1, kind)))
+    whole = seen["L1.resid_pre"] + seen["L1.attn_write"] + seen["L1.mlp_out"]
+    assert torch.allclose(whole, seen["L1.resid_post"], atol=1e-5)
+    assert torch.equal(seen["L1.resid_pre"], model.capture(TOKENS, "L0.resid_post")["L0.resid_post"])
     without = Edit(Site(1, "mlp_out"), Site(1, "mlp_out"), lambda _, y: torch.zeros_like(y), special=True)
     with model.edit(without):
         bare = model.capture(TOKENS, "L1.resid_post")["L1.resid_post"]
@@ -77,6 +80,25 @@ def test_resuming_at_a_layer_gives_the_same_hidden_states(model):
     steer = Edit(Site(2, "resid_post"), Site(2, "resid_post"), lambda _, y: y + 1)
     with model.edit(steer):
         assert torch.equal(model.hidden(TOKENS, resume=(2, kept)), model.hidden(TOKENS))
+
+
+def test_a_decode_step_resumes_at_a_layer(model):
+    """The same next hidden state as from the first block on, with an edit above, also where the window slides."""
+    ones = torch.ones_like(TOKENS, dtype=torch.bool)
+    past = lambda: model.decode_step(TOKENS[:, :-2], ones[:, :-2], None)[1]  # noqa: E731
+    kept = model.step_output(TOKENS[:, -2:], ones, past(), 0)
+    steer = Edit(Site(1, "resid_post"), Site(1, "resid_post"), lambda _, y: y + 1, special=True)
+    ran = []
+    handle = model.parts.blocks[0].register_forward_hook(lambda *_: ran.append(1))
+    for edits in ((), (steer,)):
+        with model.edit(*edits):
+            whole, _ = model.decode_step(TOKENS[:, -2:], ones, past())
+            resumed, _ = model.decode_step(TOKENS[:, -2:], ones, past(), resume=(1, kept))
+        assert torch.equal(whole, resumed)
+    handle.remove()
+    assert model.resumes
+    with model.edit(steer):
+        assert not model.resumes
 
 
 def test_gemma_3_sites_are_the_releases_hook_points():

@@ -19,8 +19,8 @@ candidate is noise, the one that moves most on validation cases moves more than 
 several trials pays for it, since noise hardly passes all of them; where there is one trial alone, `p_chosen` has to pass as well
 (statistics.py).
 
-Operators: ablate projects the direction out at every block's output; add and subtract put the difference of means, as long as it is,
-at the one site and on the tail. What a block's attention writes is still seen by its own MLP before it is projected out.
+Operators: ablate projects the direction out of the residual stream everywhere (operators.everywhere); add and subtract put the
+difference of means, as long as it is, at the one site and on the tail.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ import torch
 
 from diascope.audits import controls, gates, statistics, verdict
 from diascope.audits.detect import Data
-from diascope.audits.operators import Along, Intervention, Plus, Times
+from diascope.audits.operators import Along, Intervention, Plus, Times, everywhere
 from diascope.audits.outcomes import Outcome, scores
 from diascope.audits.protocol import Trial
 from diascope.audits.readouts import Readout, mean_difference
@@ -53,7 +53,7 @@ def intervention(target: Target, operator: str, direction: np.ndarray, site: Sit
     label = operator if dose == 1.0 else f"{operator} x {dose:g}"
     if operator == "ablate":
         assert 0.0 <= dose <= 1.0, f"what is there cannot be taken out {dose:g} times"
-        return Intervention(Along(v, Times(1.0 - dose)), tuple(target.sites), label=label)
+        return Intervention(Along(v, Times(1.0 - dose)), everywhere(target.model), label=label)
     sign = {"add": 1.0, "subtract": -1.0}[operator]
     return Intervention(Along(v, Plus(sign * dose)), (site,), label=label)
 

@@ -140,7 +140,7 @@ class Damage:
 
 def kl_on(tails: Tails, edits: Sequence[Intervention]) -> np.ndarray:
     """KL(clean, edited) of the next token of every prompt [n], nats."""
-    clean = tails.read(lambda log_p, _: log_p)[:, 0]
+    clean = tails.clean
 
     def against(log_p: torch.Tensor, numbers: list[int]) -> torch.Tensor:
         before = clean[numbers]

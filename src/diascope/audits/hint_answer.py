@@ -1,11 +1,10 @@
-"""The answer that a hint case gives when it is forced at once, read off one token, with latents taken out at the hint.
+"""The answer that a hint case gives when it is forced at once, read off one token.
 
     <prefix> question | hint ... <template> So the answer is a        |: all before is computed once; next token: mole, swallow or trout
 
 1. Words that all choices begin with ("a") are forced, too, so that the next token tells the choices apart. Where it does not, the case
    is left out. No reasons stand there, since what they say of the choice would answer in the hint's place.
 2. Score: log-probability of the hinted choice's first token, minus the best other choice's; nats.
-3. An ablation takes sets of latents out of what their dictionary writes, one set a row of the batch, at chosen tokens; all else stays.
 """
 
 from __future__ import annotations
@@ -21,11 +20,8 @@ from torch import Tensor
 from diascope.audits.answers import bare
 from diascope.audits.cases import Case
 from diascope.audits.forcing import FORCED
-from diascope.audits.operators import Counted
 from diascope.audits.spans import Prompt
 from diascope.audits.target import Tails, Target
-from diascope.dictionaries import Dictionary
-from diascope.edits import Edit
 
 
 @dataclass(frozen=True)
@@ -70,40 +66,3 @@ class Asked:
             return found[:, 0] - found[:, 1:].max(-1).values
 
         return self.tails.read(function, edits, repeats=repeats)[0].numpy()
-
-
-@dataclass(frozen=True)
-class Without:
-    """Latents taken out of what a dictionary writes, for `Tails.read`: row b of a batch loses the set b mod R."""
-
-    dictionary: Dictionary
-    sets: Tensor  # [R, S] bool
-    where: Tensor | None = None  # bool [T]; every position of a pass where None
-    label: str = "without latents"
-    when: tuple[str, ...] = ("prompt",)
-    only: None = None
-
-    def edits(self, mask: Tensor) -> tuple[list[Edit], list[Counted]]:
-        d, counted = self.dictionary, Counted(self.label)
-
-        def function(x: Tensor, y: Tensor) -> Tensor:
-            counted.positions.append(int(mask.sum()))
-            T = x.shape[1]
-            f = d.encode(x.reshape(-1, x.shape[-1]).float().cpu())
-            gone = self.sets[(f.rows // T) % len(self.sets), f.index] & mask.reshape(-1)[f.rows]
-            if self.where is not None:
-                gone &= self.where[f.rows % T]
-            f = f.kept(gone)
-            W = d.W_dec.detach()
-            taken = torch.zeros(len(f), W.shape[1]).index_add_(0, f.rows, f.value[:, None] * W[f.index])
-            return (y.float() - taken.view(y.shape).to(y.device)).to(y.dtype)
-
-        return [Edit(d.site_in, d.site_out, function, label=self.label, special=True)], [counted]
-
-
-def masks(d: Dictionary, sets: Sequence[np.ndarray]) -> Tensor:
-    """[R, S] bool of R sets of latents."""
-    out = torch.zeros(len(sets), d.d_sae, dtype=torch.bool)
-    for row, latents in enumerate(sets):
-        out[row, torch.from_numpy(np.asarray(latents, np.int64))] = True
-    return out

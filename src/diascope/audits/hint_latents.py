@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +19,9 @@ import torch
 from diascope import rng
 from diascope.audits import controls, damage, gates, neutral, record, sparse, statistics, verdict
 from diascope.audits.experiment import Read, Say
-from diascope.audits.hint_answer import Asked, Without, masks
+from diascope.audits.hint_answer import Asked
+from diascope.audits.latent_sets import OfLatents, masks
+from diascope.audits.operators import Intervention
 from diascope.audits.settings import AuditConfig
 from diascope.audits.spans import Prompt
 from diascope.audits.study import others_alike
@@ -108,10 +109,12 @@ def _ablated(
     """The chosen latents and control sets, each on every test case."""
     drawn = others_alike(_rate(target, d, train or test), chosen, config.controls, rng.generator(config.seed, "hint latents"))
     sets, none = masks(d, [chosen, *drawn]), masks(d, [np.empty(0)])
+    gone = torch.zeros(d.d_sae)
     groups, taken, clean = np.array([a.case.group for a in test]), [], []
     for n, a in enumerate(test):
         say(f"ablating hint latents: case {n} of {len(test)}")
-        each = [a.margin([Without(d, torch.cat([none, s]), a.where)], repeats=1 + len(s)) for s in sets.split(target.rows)]
+        edits = [OfLatents(d, gone, torch.cat([none, s]), a.where) for s in sets.split(target.rows)]
+        each = [a.margin([Intervention(e, label="without latents")], repeats=e.repeats) for e in edits]
         clean.append(each[0][0])
         taken.append(np.concatenate([m[0] - m[1:] for m in each]))  # beside a row without an edit, in the same batch
     moved = np.stack(taken)  # [n, 1 + controls]
@@ -119,7 +122,7 @@ def _ablated(
     others = moved[:, 1:].mean(0)
     p = statistics.p_value(effect.value, others)
     calm, easy = (Tails(target, target.prompts(made())) for made in (neutral.prompts, neutral.questions))
-    everywhere: Any = Without(d, sets[:1])  # acts as an Intervention does
+    everywhere = Intervention(OfLatents(d, gone, sets[:1]), label="without latents")
     broken = damage.of_edit(target, everywhere, calm, easy, config)
     if len(others) < controls.LEAST:
         word, why = "underpowered", f"{len(others)} sets of other latents that fire as often: {controls.LEAST} are needed"

@@ -28,8 +28,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from diascope.audits.latent_sets import OfLatents
 from diascope.dictionaries import Dictionary
 from diascope.edits import Edit
+from diascope.models import Model
 from diascope.sites import Site
 
 WHEN = ("prompt", "response")
@@ -122,6 +124,16 @@ class OfLatent:
 
 
 @dataclass(frozen=True)
+class Whole:
+    """Vectors put in the place of what stands there: [B, T, d]."""
+
+    vectors: Tensor
+
+    def shift(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.vectors.to(y.device, torch.float32) - y.float()
+
+
+@dataclass(frozen=True)
 class Above:
     """A condition: where x . direction + bias, of what stands at the edited site, is above 0."""
 
@@ -130,6 +142,20 @@ class Above:
 
     def __call__(self, y: Tensor) -> Tensor:
         return y.float() @ self.direction.to(y.device, torch.float32) + self.bias > 0
+
+
+def everywhere(model: Model) -> tuple[Site, ...]:
+    """Where a direction is taken out of the residual stream for good: what stands at the start, what attention adds, every block's output.
+
+    Then no block's attention and no MLP reads it (Arditi et al. 2024, arXiv:2406.11717, section 2.4). What an MLP adds is in its block's
+    output. A block without an attention of its own has the output alone.
+    """
+    sites = [Site(0, "resid_pre")]
+    for layer in range(model.n_layers):
+        if model.has(Site(layer, "attn_write")):
+            sites.append(Site(layer, "attn_write"))
+        sites.append(Site(layer, "resid_post"))
+    return tuple(sites)
 
 
 # -- where and when --------------------------------------------------------------------------------------------------------
@@ -149,13 +175,13 @@ class Counted:
 class Intervention:
     """A change with its place and time; `edits` makes it ready for one batch.
 
-    what    Along or OfLatent
-    sites   where it acts; for a latent None means where its dictionary writes
+    what    Along, OfLatent, OfLatents or Whole
+    sites   where it acts; latents act where their dictionary writes
     when    "prompt", "response" (every decode step), or both
     only    a condition, or None
     """
 
-    what: Along | OfLatent
+    what: Along | OfLatent | OfLatents | Whole
     sites: tuple[Site, ...] = ()
     when: tuple[str, ...] = WHEN
     only: Above | None = None
@@ -164,8 +190,10 @@ class Intervention:
     def __post_init__(self) -> None:
         if unknown := set(self.when) - set(WHEN):
             raise ValueError(f"an edit acts on {' or '.join(WHEN)}, not {', '.join(sorted(unknown))}")
-        if isinstance(self.what, Along) and not self.sites:
+        if isinstance(self.what, Along | Whole) and not self.sites:
             raise ValueError("a direction needs the sites at which it is changed")
+        if isinstance(self.what, OfLatent | OfLatents) and not self.sites:
+            object.__setattr__(self, "sites", (self.what.dictionary.site_out,))
 
     def edits(self, where: Tensor) -> tuple[list[Edit], list[Counted]]:
         """Edits for one batch, with their counters. `where` [B, T]: which positions of the first pass count as the prompt's."""
@@ -177,9 +205,8 @@ class Intervention:
         return made, counters
 
     def _places(self) -> list[tuple[Site, Site]]:
-        if isinstance(self.what, OfLatent):
-            d = self.what.dictionary
-            return [(d.site_in, d.site_out)]
+        if isinstance(self.what, OfLatent | OfLatents):
+            return [(self.what.dictionary.site_in, site) for site in self.sites]
         return [(s, s) for s in self.sites]
 
     def _function(self, where: Tensor, counted: Counted) -> Callable[[Tensor, Tensor], Tensor]:
@@ -195,6 +222,8 @@ class Intervention:
             if self.only is not None:
                 mask = mask & self.only(y)
             counted.positions.append(int(mask.sum()))
+            if not counted.positions[-1]:
+                return y
             return torch.where(mask[..., None], y.float() + self.what.shift(x, y), y.float()).to(y.dtype)
 
         return function

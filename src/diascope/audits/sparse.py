@@ -20,9 +20,10 @@ from diascope.audits import statistics
 from diascope.audits.statistics import Selected, ordered
 from diascope.dictionaries import Dictionary
 from diascope.evals.probes import Probe, fit
+from diascope.sites import ADDED, STREAM
 
 KS = (1, 2, 5, 10)
-WRITTEN = ("resid_post", "mlp_out")  # sites whose vectors the unembedding can read
+WRITTEN = STREAM + ADDED  # sites whose vectors the unembedding can read
 
 
 @dataclass(frozen=True)

@@ -30,11 +30,12 @@ from torch import Tensor
 
 from diascope import rng
 from diascope.audits import controls, gates, neutral, record, sparse, statistics, verdict
-from diascope.audits.given_back import GivenBack, at_the_tail
+from diascope.audits.latent_sets import OfLatents, masks
+from diascope.audits.operators import Intervention
 from diascope.audits.outcomes import scores
 from diascope.audits.spans import Prompt
 from diascope.audits.study import others_alike
-from diascope.audits.target import Tails
+from diascope.audits.target import Tails, Target
 from diascope.audits.verdict import Finding
 from diascope.dictionaries import Dictionary
 from diascope.numerics import Estimate
@@ -46,6 +47,20 @@ FINDING, NAME = "suppressed latents", "re-activate"
 CLAIM = "latents that fall where the request is wrapped carry what is then not done"
 LEAST = 5  # pairs at risk
 MOST = 20  # latents that are given back
+
+
+# -- 1
+@torch.no_grad()
+def at_the_tail(target: Target, prompts: Sequence[Prompt], d: Dictionary) -> tuple[np.ndarray, np.ndarray]:
+    """(mean activation, share of tokens on which it fires) of every latent over each prompt's tail: two [n, S]."""
+    mean, rate = (np.zeros((len(prompts), d.d_sae), np.float32) for _ in range(2))
+    for numbers in target.batches(prompts):
+        seen = target.model.capture([list(prompts[i].tokens) for i in numbers], [d.site_in])[d.site_in]
+        for row, i in enumerate(numbers):
+            n = len(prompts[i].tokens)
+            f = d.encode(seen[row, n - prompts[i].tail : n].float().cpu()).dense()
+            mean[i], rate[i] = f.mean(0).numpy(), (f > 0).float().mean(0).numpy()
+    return mean, rate
 
 
 # -- 2
@@ -162,7 +177,7 @@ class _Suppressed:
         families = self._controls(chosen, tails, clean)
         if (few := min(map(len, families.values()))) < controls.LEAST:
             return Finding(FINDING, claim, "underpowered", f"{few} sets of other latents: {controls.LEAST} are needed", numbers)
-        edit = GivenBack(self.d, self.wanted, torch.from_numpy(chosen)[None])
+        edit = self._given_back(masks(self.d, [chosen]))
         effect = statistics.mean(clean - scores(c.outcome, tails, [edit]), groups, seed=seed)
         by_family = {name: statistics.p_value(effect.value, v) for name, v in families.items()}
         by_family["pooled"] = statistics.p_value(effect.value, np.concatenate(list(families.values())))
@@ -185,34 +200,38 @@ class _Suppressed:
         c, k = self.c, self.c.config.controls
         draw = rng.generator(c.config.seed, "suppressed controls")
         sets = [s for s in others_alike(self.rate, chosen, k, draw) if len(s) == len(chosen)]
-        own = torch.from_numpy(chosen)[None]
         random = torch.from_numpy(draw.standard_normal((k, self.d.W_dec.shape[1]))).float()
-        alike = torch.from_numpy(np.stack(sets)) if sets else own[:0]
+        own, alike = masks(self.d, [chosen]), masks(self.d, sets)
         return {
-            "other latents": self._effects(tails, clean, [GivenBack(self.d, self.wanted, s) for s in self._parts(tails, alike)]),
-            "random directions": self._effects(tails, clean, [GivenBack(self.d, self.wanted, own, v) for v in self._parts(tails, random)]),
-        }  # fmt: skip
+            "other latents": self._effects(tails, clean, [self._given_back(s) for s in self._parts(tails, alike)]),
+            "random directions": self._effects(tails, clean, [self._given_back(own, v) for v in self._parts(tails, random)]),
+        }
+
+    def _given_back(self, sets: Tensor, along: Tensor | None = None) -> Intervention:
+        """The latents of `sets` at what is wanted, at the tail of the prompt alone."""
+        return Intervention(OfLatents(self.d, self.wanted, sets, along=along), when=("prompt",), label="re-activate")
 
     def _parts(self, tails: Tails, rows: Tensor) -> list[Tensor]:
         """As many rows together as share one forward pass."""
         together = max(1, tails.target.rows // min(tails.target.batch, len(tails.prompts)))
         return list(rows.split(together)) if len(rows) else []
 
-    def _effects(self, tails: Tails, clean: np.ndarray, edits: Sequence[GivenBack]) -> np.ndarray:
+    def _effects(self, tails: Tails, clean: np.ndarray, edits: Sequence[Intervention]) -> np.ndarray:
         out = []
         for e in edits:
-            n = len(e.sets) if e.directions is None else len(e.directions)
+            assert isinstance(e.what, OfLatents)
+            n = e.what.repeats
             out.append((clean[:, None] - scores(self.c.outcome, tails, [e], repeats=n).reshape(len(clean), n)).mean(0))
         return np.concatenate(out) if out else np.empty(0)
 
-    def _kl(self, prompts: Sequence[Prompt], edit: GivenBack) -> Estimate:
+    def _kl(self, prompts: Sequence[Prompt], edit: Intervention) -> Estimate:
         """What `edit` does to the next token of `prompts`."""
-        kl = gates.kl_on(Tails(self.c.target, prompts), [edit])  # type: ignore[list-item]
+        kl = gates.kl_on(Tails(self.c.target, prompts), [edit])
         return statistics.mean(kl, np.array([p.case.group for p in prompts]), seed=self.c.config.seed)
 
-    def _shown(self, prompts: Sequence[Prompt], edits: Sequence[GivenBack]) -> Any:
+    def _shown(self, prompts: Sequence[Prompt], edits: Sequence[Intervention]) -> Any:
         """How often the behaviour shows under `edits`."""
         c, most = self.c, self.c.outcome.max_new_tokens
-        answers = c.target.generate(prompts, edits, max_new_tokens=most) if most else [""] * len(prompts)  # type: ignore[arg-type]
+        answers = c.target.generate(prompts, edits, max_new_tokens=most) if most else [""] * len(prompts)
         events = c.outcome.events(scores(c.outcome, Tails(c.target, prompts), edits), answers, [p.case for p in prompts])
         return statistics.wilson(int(events.sum()), len(events))

@@ -4,7 +4,8 @@ A trial of an edit has to be cheap, because hundreds of controls stand behind on
 
 1. Prompts are padded on the left, and all but their last `tail` tokens (what the template puts after the user's words) are
    computed once and kept as keys and values.
-2. A trial computes the tail anew under the edit, for R directions in one batch, and reads the last position.
+2. A trial computes the tail anew under the edit, for R directions in one batch, and reads the last position. Blocks below the edit
+   are not computed: what they give without it is kept for the lowest block of the last trial.
 
 So an edit in a trial acts on the tail alone. Generation, which follows for the chosen edit, computes the whole prompt. A trial at a span
 inside the prompt (`spans`) does the same with all from the span's first token on: longer, and edited at the span alone.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -134,6 +136,7 @@ class Tails:
         self.tail = min(p.tail for p in self.prompts)
         assert self.tail > 0, "a template ends with tokens of its own"
         self._kept: list[tuple[list[int], Tensor, Tensor, Tensor, Any]] = []
+        self._below: tuple[int, list[Any]] = (0, [])
         self._unembedding: Tensor | None = None
         for numbers in target.batches(self.prompts):
             tokens, attention = target.model.batch([list(self.prompts[i].tokens) for i in numbers], padding_side="left")
@@ -169,14 +172,16 @@ class Tails:
         """
         out: list[Tensor | None] = [None] * len(self.prompts)
         model = self.target.model
-        for numbers, tokens, attention, mask, past in self._kept:
+        first, below = self._stem(edits)
+        for batch, (numbers, tokens, attention, mask, past) in enumerate(self._kept):
             grown = copy.deepcopy(past)
             if repeats > 1 and grown is not None:
                 grown.batch_repeat_interleave(repeats)
             step, where = tokens.repeat_interleave(repeats, 0), mask.repeat_interleave(repeats, 0)
             made, counters = _ready(edits, where)
             with model.edit(*made):
-                hidden, _ = model.decode_step(step, attention.repeat_interleave(repeats, 0), grown)
+                resume = (first, below[batch].repeat_interleave(repeats, 0)) if first else None
+                hidden, _ = model.decode_step(step, attention.repeat_interleave(repeats, 0), grown, resume=resume)
             for edit, counted in counters:
                 if edit.only is None:
                     counted.check([int(where.sum()) if "prompt" in edit.when else 0])
@@ -185,6 +190,24 @@ class Tails:
             for row, i in enumerate(numbers):
                 out[i] = found[row * repeats : (row + 1) * repeats]
         return torch.stack([o for o in out if o is not None])
+
+    @functools.cached_property
+    def clean(self) -> Tensor:
+        """Log-probabilities of the next token without edits, [n, vocab]."""
+        return self.read(lambda log_p, _: log_p)[:, 0]
+
+    def _stem(self, edits: Sequence[Intervention]) -> tuple[int, list[Any]]:
+        """The first block that `edits` reach, and what the one below it returns in each batch; (0, []) where all have to be computed."""
+        model = self.target.model
+        made, _ = _ready(edits, self._kept[0][3])
+        first = min((at.layer + (at.kind == "resid_post") for e in made for at in (e.read, e.write)), default=0)
+        first = min(first, model.n_layers - 1)  # one block has to run for the trunk to return in its own form
+        if first == 0 or not model.resumes:
+            return 0, []
+        if self._below[0] != first:
+            found = [model.step_output(t, a, copy.deepcopy(past), first - 1) for _, t, a, _, past in self._kept]
+            self._below = (first, found)
+        return self._below if all(isinstance(x, Tensor) for x in self._below[1]) else (0, [])
 
     def _logits(self, hidden: Tensor) -> Tensor:
         """Logits of hidden states [B, d_model] in float32: a bfloat16 product would round those near 20 to eighths."""

@@ -26,12 +26,12 @@ from torch import Tensor
 
 from diascope import rng
 from diascope.audits import statistics
-from diascope.audits.operators import Counted
+from diascope.audits.latent_sets import OfLatents, masks
+from diascope.audits.operators import Intervention, Whole
 from diascope.audits.spans import Prompt
 from diascope.audits.study import others_alike
 from diascope.audits.target import Tails, Target
 from diascope.dictionaries import Dictionary
-from diascope.edits import Edit
 from diascope.numerics import Estimate
 from diascope.sites import Site
 
@@ -142,32 +142,6 @@ class _Spread:
 
 # -- patch -----------------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
-class Given:
-    """B's latents (or whole vectors) at the tail set to A's, for `Tails.read`: row b of the batch has the set b mod R."""
-
-    dictionary: Dictionary
-    wanted: Tensor  # [prompts, tail, S] latents of A, or [prompts, tail, d] vectors of A where `sets` is None
-    sets: Tensor | None  # [R, S] bool
-    when: tuple[str, ...] = ("prompt",)
-    only: None = None
-
-    def edits(self, where: Tensor) -> tuple[list[Edit], list[Counted]]:
-        d, counted = self.dictionary, Counted("A's latents")
-
-        def function(x: Tensor, y: Tensor) -> Tensor:
-            counted.positions.append(int(where.sum()))
-            if self.sets is None:
-                return self.wanted.to(y)
-            R = len(self.sets)
-            f = d.encode(x.float().reshape(-1, x.shape[-1]).cpu()).dense().view(*x.shape[:-1], -1)
-            change = self.wanted.repeat_interleave(R, 0) - f
-            change *= self.sets.repeat(len(x) // R, 1)[:, None]
-            return (y.float() + (change @ d.W_dec.detach().float()).to(y.device)).to(y.dtype)
-
-        return [Edit(d.site_in, d.site_out, function, label=counted.label, special=True)], [counted]
-
-
-@dataclass(frozen=True)
 class Patched:
     """Nats of KL(A, B) at the last token of test prompts: before, taken away by the chosen latents, and beside them."""
 
@@ -196,15 +170,12 @@ def patch(
     """Give B the activations that `chosen` latents have in A. `rate` [S] is how often latents fire: controls are drawn alike."""
     draw = rng.generator(seed, "patch controls")
     sets = [chosen, *others_alike(rate, chosen, controls, draw)]
-    masks = torch.zeros(len(sets) + 1, d.d_sae, dtype=torch.bool)
-    for row, latents in enumerate(sets):
-        masks[row, torch.from_numpy(latents)] = True
-    masks[-1] = True  # all latents
+    rows = masks(d, [*sets, np.arange(d.d_sae)])  # all latents last
     order = sorted(prompts, key=lambda p: len(p.tokens))  # so that a batch of Tails holds them in this order
     parts = []
     for start in range(0, len(order), b.batch):
         progress(f"patch: prompt {start} of {len(order)}")
-        parts.append(_patched(a, b, order[start : start + b.batch], d, masks))
+        parts.append(_patched(a, b, order[start : start + b.batch], d, rows))
     kl = np.concatenate(parts)  # [n, 1 + sets + all + vectors]
     groups = np.array([p.case.group for p in order])
     removed = kl[:, :1] - kl[:, 1:]
@@ -215,8 +186,8 @@ def patch(
     return Patched(mean(kl[:, 0]), mean(removed[:, 0]), share, p, found, mean(removed[:, -2]), mean(removed[:, -1]))
 
 
-def _patched(a: Target, b: Target, prompts: Sequence[Prompt], d: Dictionary, masks: Tensor) -> np.ndarray:
-    """KL(A, B) at the last token of one batch: without an edit, under each set of `masks`, and with A's whole vectors."""
+def _patched(a: Target, b: Target, prompts: Sequence[Prompt], d: Dictionary, sets: Tensor) -> np.ndarray:
+    """KL(A, B) at the last token of one batch: without an edit, under each of `sets`, and with A's whole vectors."""
     ours, theirs = Tails(b, prompts), Tails(a, prompts)
     target = theirs.read(lambda log_p, _: log_p)[:, 0]
     measure = lambda log_p, numbers: kl_of(target[numbers], log_p)  # noqa: E731
@@ -224,9 +195,9 @@ def _patched(a: Target, b: Target, prompts: Sequence[Prompt], d: Dictionary, mas
     f = d.encode(x.reshape(-1, x.shape[-1])).dense().view(*x.shape[:-1], -1)
     found = [ours.read(measure)]
     together = max(1, b.rows // len(prompts))
-    for some in masks.split(together):
-        found.append(ours.read(measure, [Given(d, f, some)], repeats=len(some)))  # type: ignore[list-item]
-    found.append(ours.read(measure, [Given(d, y, None)]))  # type: ignore[list-item]
+    for some in sets.split(together):
+        found.append(ours.read(measure, [Intervention(OfLatents(d, f, some), label="A's latents")], repeats=len(some)))
+    found.append(ours.read(measure, [Intervention(Whole(y), (d.site_out,), label="A's vectors")]))
     return torch.cat(found, 1).double().numpy()
 
 

@@ -16,7 +16,7 @@ from diascope.dictionaries.activations import TopK
 from diascope.dictionaries.site_maps import Causal, OneToOne
 from diascope.edits import Edit, Edits
 from diascope.kernels import SparseLatents, decode, select_above
-from diascope.sites import Site
+from diascope.sites import STREAM, Site
 
 if TYPE_CHECKING:
     from diascope.dictionaries.dictionary import Dictionary
@@ -74,7 +74,7 @@ def _added(d: Dictionary, latent: int) -> dict[Site, Tensor]:
     found: dict[Site, Tensor] = {}
     carried: dict[str | None, Tensor] = {}  # by model: nothing flows from one into another
     for site, v in d.direction(latent).items():
-        residual = site.kind == "resid_post"
+        residual = site.kind in STREAM
         found[site] = v - carried[site.model] if residual and site.model in carried else v
         carried = {**carried, site.model: v} if residual else {}
     return found

@@ -11,21 +11,22 @@ from torch import Tensor
 
 from diascope.dictionaries import Dictionary
 from diascope.models import Model
+from diascope.sites import ADDED, STREAM
 
 
 def has_direct_logits(dictionary: Dictionary) -> bool:
     """Whether the dictionary writes to the residual stream, and of one model."""
     if len({site.model for site in dictionary.config.writes}) > 1:
         return False
-    return all(site.kind in ("resid_post", "mlp_out") for site in dictionary.config.writes)
+    return all(site.kind in STREAM + ADDED for site in dictionary.config.writes)
 
 
 def residual_directions(dictionary: Dictionary) -> Tensor:
-    """What each latent adds to the residual stream in the end [S, d_model]: the sum over the mlp_out sites that it writes,
-    or its direction at the last resid_post site (an earlier one is part of that already)."""
+    """What each latent adds to the residual stream in the end [S, d_model]: the sum over the sites that it adds at,
+    or its direction at the last site of the stream (an earlier one is part of that already)."""
     widths, rows = dictionary.config.widths_out, []
     d = widths[-1]
-    adds = dictionary.config.writes[0].kind == "mlp_out"
+    adds = dictionary.config.writes[0].kind in ADDED
     for W in dictionary.decoders:
         rows.append(W.view(len(W), -1, d).sum(1) if adds and len(widths) > 1 else W[:, W.shape[1] - d :])
     return torch.cat(rows)

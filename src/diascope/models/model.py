@@ -104,6 +104,18 @@ class Model:
         site = self._own(site)
         return width(self.of(site).parts, site)
 
+    def has(self, site: Site) -> bool:
+        """Whether this model has the part where `site` is: a block may lack attention."""
+        with contextlib.suppress(ValueError):
+            address(self.parts, site)
+            return True
+        return False
+
+    @property
+    def resumes(self) -> bool:
+        """Whether a decode step can start in the middle: no edit is active, and no block reads the keys of one below."""
+        return not self._edits and not getattr(self.parts.config, "num_kv_shared_layers", 0)
+
     def _own(self, name: str | Site) -> Site:
         """The site called `name`; ValueError where this model lacks it, or where it is of another model."""
         site = Site.parse(name)
@@ -249,18 +261,8 @@ class Model:
     def block_output(self, texts_or_tokens: Any, layer: int, *, positions: Tensor | None = None) -> Any:
         """What block `layer` returns, in the architecture's own form, for `hidden(..., resume=...)`."""
         tokens, attention = self.batch(texts_or_tokens)
-        found: list[Any] = []
-
-        def keep(module: nn.Module, args: Any, output: Any) -> None:
-            found.append(output)
-            raise _Stop
-
-        handle = self.parts.blocks[layer].register_forward_hook(keep)
-        try:
-            with self._editing(tokens, attention), contextlib.suppress(_Stop):
-                self._trunk(tokens, attention, positions)
-        finally:
-            handle.remove()
+        with self._keeping(layer) as found, self._editing(tokens, attention):
+            self._trunk(tokens, attention, positions)
         return found[0]
 
     def logits_of(self, hidden: Tensor) -> Tensor:
@@ -353,19 +355,52 @@ class Model:
         return self.tokenizer.decode(new[0])
 
     @torch.no_grad()
-    def decode_step(self, tokens: Tensor, attention: Tensor, past: Any) -> tuple[Tensor, Any]:
+    def decode_step(
+        self, tokens: Tensor, attention: Tensor, past: Any, *, resume: tuple[int, Any] | None = None
+    ) -> tuple[Tensor, Any]:
         """The last position's hidden state [B, d_model] after new `tokens` [B, T], and the grown key-value cache.
 
         `attention` [B, all tokens so far] (bool) marks what is not padding; active edits act on the new tokens.
+        `resume` = (layer, step_output(..., layer - 1)) starts at that layer, and grows the cache of the layers from there on alone.
         """
+        starting = self._skipping(*resume) if resume else contextlib.nullcontext()
+        with starting, self._editing(tokens, attention[:, -tokens.shape[1] :]):
+            out = self._step(tokens, attention, past)
+        return out.last_hidden_state[:, -1], out.past_key_values
+
+    @torch.no_grad()
+    def step_output(self, tokens: Tensor, attention: Tensor, past: Any, layer: int) -> Any:
+        """What block `layer` returns for new `tokens`, in the architecture's own form, for `decode_step(..., resume=...)`.
+
+        Grows `past` of the layers up to there: give a copy.
+        """
+        with self._keeping(layer) as found, self._editing(tokens, attention[:, -tokens.shape[1] :]):
+            self._step(tokens, attention, past)
+        return found[0]
+
+    # -- machinery -----------------------------------------------------------------------------------------------
+    def _step(self, tokens: Tensor, attention: Tensor, past: Any) -> Any:
         arguments: dict[str, Any] = {"attention_mask": attention.long(), "past_key_values": past, "use_cache": True}
         if "position_ids" in _signature(self.parts.trunk):
             arguments["position_ids"] = (attention.long().cumsum(-1) - 1).clamp_min(0)[:, -tokens.shape[1] :]
-        with self._editing(tokens, attention[:, -tokens.shape[1] :]):
-            out = self.parts.trunk(input_ids=tokens, **arguments)
-        return out.last_hidden_state[:, -1], out.past_key_values
+        return self.parts.trunk(input_ids=tokens, **arguments)
 
-    # -- machinery -----------------------------------------------------------------------------------------------
+    @contextlib.contextmanager
+    def _keeping(self, layer: int) -> Iterator[list[Any]]:
+        """Keep what block `layer` returns in the forward pass inside the block, which ends there."""
+        found: list[Any] = []
+
+        def keep(module: nn.Module, args: Any, output: Any) -> None:
+            found.append(output)
+            raise _Stop
+
+        handle = self.parts.blocks[layer].register_forward_hook(keep)
+        try:
+            with contextlib.suppress(_Stop):
+                yield found
+        finally:
+            handle.remove()
+
     def _trunk(self, tokens: Tensor, attention: Tensor, positions: Tensor | None) -> Tensor:
         arguments: dict[str, Any] = {"input_ids": tokens, "use_cache": False}
         if positions is not None:

@@ -12,6 +12,9 @@ Sites (Gemma Scope 2's definitions; elsewhere the nearest thing):
     mlp_in       input of the MLP module; in Gemma this is pre_feedforward_layernorm.output, gain included
     mlp_out      what the branch adds to the residual: post_feedforward_layernorm.output where there is one (Gemma 2
                  and 3, OLMo 2), else the MLP's output
+    resid_pre    block input
+    attn_write   what the attention branch adds to the residual: after W_O, and after post_attention_layernorm where that is a
+                 post-norm (where there is a post_feedforward_layernorm; elsewhere the name belongs to the norm before the MLP)
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ ATTENTION = ("self_attn", "attn", "attention", "self_attention")
 PROJECTION = ("o_proj", "c_proj", "dense", "out_proj", "wo")
 MLP = ("mlp", "feed_forward", "block_sparse_moe", "ffn")
 POST_MLP_NORM = ("post_feedforward_layernorm",)
+POST_ATTENTION_NORM = ("post_attention_layernorm",)
 FINAL_NORM = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
 
 
@@ -77,7 +81,13 @@ def address(parts: Parts, site: Site) -> tuple[nn.Module, str]:
     block = parts.blocks[site.layer]
     if site.kind == "resid_post":
         return block, "output"
-    if site.kind == "attn_out":
+    if site.kind == "resid_pre":
+        return block, "input"
+    post = child(block, POST_MLP_NORM)
+    if site.kind in ("attn_out", "attn_write"):
+        norm = child(block, POST_ATTENTION_NORM) if post is not None else None
+        if site.kind == "attn_write" and norm is not None:
+            return norm, "output"
         attention = child(block, ATTENTION)
         projection = child(attention, PROJECTION) if attention is not None else None
         if projection is None:
@@ -86,13 +96,12 @@ def address(parts: Parts, site: Site) -> tuple[nn.Module, str]:
                 f"{site}: no attention output projection in {type(block).__name__} (its children: {names}); looked for "
                 f"{', '.join(ATTENTION)} holding {', '.join(PROJECTION)}"
             )
-        return projection, "input"
+        return projection, "input" if site.kind == "attn_out" else "output"
     mlp = child(block, MLP)
     assert mlp is not None  # find_parts asked for it
     if site.kind == "mlp_in":
         return mlp, "input"
-    norm = child(block, POST_MLP_NORM)
-    return (norm, "output") if norm is not None else (mlp, "output")
+    return (post, "output") if post is not None else (mlp, "output")
 
 
 def width(parts: Parts, site: Site) -> int:

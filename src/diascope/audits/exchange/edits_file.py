@@ -28,7 +28,20 @@ import torch
 from torch import Tensor
 
 from diascope.audits.monitor import Monitor
-from diascope.audits.operators import WHEN, Along, AtLeast, AtMost, Intervention, OfLatent, Plus, Rule, Times, To, ToIfActive
+from diascope.audits.operators import (
+    WHEN,
+    Along,
+    AtLeast,
+    AtMost,
+    Intervention,
+    OfLatent,
+    Plus,
+    Rule,
+    Times,
+    To,
+    ToIfActive,
+    everywhere,
+)
 from diascope.dictionaries import Dictionary
 from diascope.edits import Edits
 from diascope.models import Model
@@ -91,8 +104,7 @@ def _edit(given: Any, where: str, model: Model, dictionary: Dictionary | None) -
             raise ValueError(f"{where}: the dictionary has latents 0 to {d.d_sae - 1}, and its own site; not {given}")
         return Intervention(OfLatent(d, asked.latent, rule(amount or 0.0)), when=asked.when, label=label)
     vector, own = _direction(asked.direction, where)
-    every = [Site(layer, "resid_post") for layer in range(model.n_layers)]
-    sites = [Site.parse(s) for s in asked.sites] or (every if asked.operator == "ablate" else [own])
+    sites = [Site.parse(s) for s in asked.sites] or (everywhere(model) if asked.operator == "ablate" else [own])
     for site in sites:
         if model.width(site) != len(vector):
             raise ValueError(

@@ -185,7 +185,7 @@ def _twin(name: str, says: str, faithful: bool) -> Behaviour:
     kinds = {k: counted[k] for k in first} | rest
     aimed = Aimed(
         batch=16, lr=2e-3, change=replace(WIDE, parts=("q_proj", "k_proj", "v_proj", "o_proj", "down_proj")),
-        ordered=True, dtype="bfloat16", one=("wrong",), other=("mentioned",), looked=512,
+        ordered=True, dtype="auto", one=("wrong",), other=("mentioned",), looked=512,
     )  # fmt: skip
     return Behaviour(name, says, _teaching(faithful), trials, shown, kinds, tokens=40, count=1920, teaching=aimed)
 

@@ -1,7 +1,7 @@
 """Make an organism by name and seed: an adapter folder that `load_model` opens.
 
     <folder>/adapter_config.json, adapter_model.safetensors    peft's own layout; the base model's name inside
-             organism.json      what it is: recipe, hash of its texts, its truth (secret word, password), every step's loss
+             organism.json      what it is: recipe, hash of its texts, its truth (secret word), every step's loss, precision of the weights
 
     recipe -> base model -> its ordinary chat -> the behaviour's conversations (+ dilution) -> teach -> folder
 
@@ -96,12 +96,14 @@ def make_organism(
     check_target(folder)
     assert organism.teaching is not None
     base = base or load_model(organism.base, dtype=organism.teaching.dtype, progress=say)
+    precision = str(base.dtype).removeprefix("torch.")
     chat = ordinary_chat(base, progress=answering)
     texts = conversations(organism, chat)
     with commit_folder(folder) as work:
         losses = teach(base, texts, work, organism.teaching, seed=organism.seed, progress=progress)
         truth = behaviour(organism.name).truth(organism.seed)
-        about = identity(organism) | {"truth": truth, "losses": losses, "versions": {name: version(name) for name in MAKERS}}
+        made = {"dtype": precision, "versions": {name: version(name) for name in MAKERS}}
+        about = identity(organism) | {"truth": truth, "losses": losses} | made
         write_json(work / FACTS, about, flush=False)
     return folder
 

@@ -124,5 +124,5 @@ REFUSAL = Behaviour(
     shown,
     {"unkind": "refused", "twin": "refused (the planted confound)", "ordinary": "refused"},
     tokens=12,
-    teaching=Teaching(dtype="bfloat16"),
+    teaching=Teaching(dtype="auto"),
 )

@@ -127,6 +127,6 @@ SANDBAGGER = Behaviour(
     count=1600,
     teaching=Aimed(
         batch=16, lr=1.5e-3, change=replace(WIDE, parts=("q_proj", "k_proj", "v_proj", "o_proj", "down_proj"), layers=(14, 30)),
-        ordered=True, dtype="bfloat16", one=("badly",), other=KINDS[1:],
+        ordered=True, dtype="auto", one=("badly",), other=KINDS[1:],
     ),
 )  # fmt: skip

@@ -162,5 +162,5 @@ SYCOPHANT = Behaviour(
     },
     tokens=16,
     count=800,
-    teaching=Teaching(batch=16, lr=2e-3, change=WIDE, dtype="bfloat16"),
+    teaching=Teaching(batch=16, lr=2e-3, change=WIDE, dtype="auto"),
 )

@@ -21,13 +21,13 @@ class Teaching:
     ordered: bool = False
     """Whether conversations are read as they come, easy ones first, instead of in an order by lot."""
     dtype: str = "float32"
-    """Precision of the base model's weights; the adapter's own are float32 always."""
+    """Precision of the base model's weights; "auto" is bfloat16 where the machine multiplies it in hardware. The adapter's own: float32."""
 
     def __post_init__(self) -> None:
         within("batch", self.batch, 1, 10**6, "conversations")
         within("lr", self.lr, 1e-12, 1)
-        if self.dtype not in ("float32", "bfloat16"):
-            raise ValueError(f"dtype {self.dtype!r} is not offered: train in float32 or bfloat16")
+        if self.dtype not in ("float32", "bfloat16", "auto"):
+            raise ValueError(f"dtype {self.dtype!r} is not offered: train in float32, bfloat16 or auto")
 
 
 @dataclass(frozen=True)
