@@ -14,7 +14,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-KINDS = ("resid_post", "attn_out", "mlp_in", "mlp_out", "resid_pre", "attn_write")  # the release's four first
+RELEASED = ("resid_post", "attn_out", "mlp_in", "mlp_out")
+"""Kinds that Gemma Scope 2 has dictionaries at."""
+KINDS = (*RELEASED, "resid_pre", "attn_write")
 STREAM = ("resid_pre", "resid_post")
 """Kinds that are the residual stream itself."""
 ADDED = ("attn_write", "mlp_out")

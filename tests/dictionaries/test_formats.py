@@ -252,6 +252,18 @@ def test_what_a_layout_would_change_is_refused():
     assert "it has one model" in FORMATS["gemma-scope-2"].refuses(Dictionary(named, c.tensors()))
 
 
+@pytest.mark.parametrize(("kind", "hook"), [("resid_pre", "hook_resid_pre"), ("attn_write", "hook_attn_out")])
+def test_sites_that_the_release_lacks_go_to_saelens_and_back(tmp_path, monkeypatch, kind, hook):
+    """SAELens's first SAEs, of GPT-2 small, read hook_resid_pre."""
+    monkeypatch.setitem(KINDS, "sae", (OneToOne(), kind, kind, (8,)))
+    d = make()
+    folder = save_dictionary(d, tmp_path / "d", format="saelens")
+    assert json.loads((folder / "cfg.json").read_text())["metadata"]["hook_name"] == f"blocks.8.{hook}"
+    again = load_dictionary(folder)
+    assert again.config.sites_in == (f"L8.{kind}",) and torch.equal(again.W_enc, d.W_enc)
+    assert "no dictionaries at L8" in FORMATS["gemma-scope-2"].refuses(d)
+
+
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])
 def test_a_probe_that_accepts_anything_is_refused(tmp_path, value):
     folder = save_dictionary(make(), tmp_path / "d", format="saelens")

@@ -26,7 +26,7 @@ from diascope.dictionaries.activations import JumpReLU, ReLU
 from diascope.dictionaries.dictionary import Dictionary, DictionaryConfig
 from diascope.dictionaries.formats.format import Fidelity, Format, Hints
 from diascope.dictionaries.site_maps import Causal, OneToOne
-from diascope.sites import Site
+from diascope.sites import RELEASED, Site
 from diascope.storage.files import read_json, write_json
 
 NAMES = {
@@ -167,6 +167,8 @@ def refuses(dictionary: Dictionary) -> str:
         return "its crosscoders are causal, a block a site: a joint crosscoder has no place there"
     if any(s.model for s in (*c.reads, *c.writes)):
         return "it has one model, and these sites name theirs"
+    if other := sorted({str(s) for s in (*c.reads, *c.writes) if s.kind not in RELEASED}):
+        return f"it has no dictionaries at {other[0]}"
     if not isinstance(c.map, OneToOne) and len(set(c.widths_out)) != 1:
         return f"it needs one width at all sites, got {sorted(set(c.widths_out))}"
     return ""

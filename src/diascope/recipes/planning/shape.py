@@ -11,8 +11,6 @@ from typing import Any
 
 from diascope.sites import Site
 
-KINDS = ("resid_post", "attn_out", "mlp_in", "mlp_out")  # the four sites a layer of the release
-
 
 @dataclass(frozen=True)
 class Shape:
