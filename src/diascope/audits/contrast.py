@@ -35,6 +35,7 @@ from diascope.audits import (
     verdict,
 )
 from diascope.audits.cases import CaseSet
+from diascope.audits.explain import explained
 from diascope.audits.judged import Judged
 from diascope.audits.outcomes import Outcome, scores
 from diascope.audits.protocol import Protocol, Trial
@@ -137,28 +138,15 @@ class Contrast:
     # -- 4
     def _sparse(self, gate: tuple[str, str] | None, dictionary: Dictionary) -> None:
         self.say("latents")
-        d, c = self.data, self.config
-        places = [p for p in d.places]
+        places = list(self.data.places)
         x, y = sparse.ends_of(self.target, self.prompts, dictionary, places)
-        fidelity = self._fidelity(dictionary, x, y)
         latents = {p: sparse.latents_of(dictionary, x[:, k]) for k, p in enumerate(places)}
-        few = sparse.search(latents, d.y, d.group, d.rows("train"), d.rows("validation"), draws=c.permutations, seed=c.seed)
-        best = max(few, key=lambda f: (f.validation, -len(f.latents)))
-        rows = d.rows("test")
-        dense = statistics.ordered(d.y[rows], self.found.readout.score(d.at(self.found.readout))[rows])
-        own = best.score(latents[best.place])[rows]
-        ours = statistics.ordered(d.y[rows], own)
-        found = statistics.auroc(d.y[rows], own, d.group[rows], seed=c.seed)
-        gap = statistics.bootstrap(lambda w: ours(w) - dense(w), d.group[rows], seed=c.seed)
-        first = float(best.selected.p_family[best.latents[0]])
-        (dense_finding,) = (f for f in self.findings if f.name == "detection")
-        told = (dense_finding.verdict, dense_finding.why)
-        word, why = gate or verdict.sparse(fidelity.passed, found.low, first, gap.low, c.sparse_gap, c.level, told)
-        claim = f"{len(best.latents)} latents at {dictionary.site_in}, {best.place}, tell the sides apart"
-        numbers = record.of_sparse(
-            self.target.model, dictionary, few, best, latents, d, found, gap, fidelity, self.found.readout, c.seed
+        (told,) = (f for f in self.findings if f.name == "detection")
+        dense, fits = self.found.readout, self._fidelity(dictionary, x, y)
+        found, _ = explained(
+            self.target, dictionary, latents, self.data, dense, told, fits, gate, self.config, "the sides apart"
         )
-        self.findings.append(Finding("sparse", claim, word, why, numbers))
+        self.findings.append(found)
 
     def _fidelity(self, d: Dictionary, x: np.ndarray, y: np.ndarray) -> gates.Fidelity:
         """On the vectors of all cases at all places; the outcome's change is on test cases, spliced on the tail."""

@@ -19,6 +19,7 @@ import torch
 from diascope import rng
 from diascope.audits import controls, damage, gates, neutral, record, sparse, statistics, verdict
 from diascope.audits.experiment import Read, Say
+from diascope.audits.explain import explained
 from diascope.audits.hint_answer import Asked
 from diascope.audits.latent_sets import OfLatents, masks
 from diascope.audits.operators import Intervention
@@ -67,28 +68,16 @@ def _sparse(
 ) -> tuple[Finding, statistics.Selected, str, bool]:
     """The finding, the test of every latent at the chosen place, that place, and whether the dictionary fits."""
     data, seed = read.data, config.seed
-    places, rows = list(data.places), data.rows("test")
+    places = list(data.places)
     sides = np.flatnonzero(data.sides)
     x, y = sparse.ends_of(target, prompts, d, places)
     flat = lambda a: a[sides].reshape(-1, a.shape[-1])  # noqa: E731
     fvu, l0 = gates.fvu_of(d, flat(x), flat(y))
     fidelity = gates.Fidelity(fvu, l0, _spliced(d, test, seed), config.most_fvu, len(flat(x)))
     latents = {p: sparse.latents_of(d, x[:, k]) for k, p in enumerate(places)}
-    few = sparse.search(
-        latents, data.y, data.group, data.rows("train"), data.rows("validation"), draws=config.permutations, seed=seed
-    )
-    best = max(few, key=lambda f: (f.validation, -len(f.latents)))
-    own, dense = best.score(latents[best.place])[rows], read.found.readout
-    ours = statistics.ordered(data.y[rows], own)
-    theirs = statistics.ordered(data.y[rows], dense.score(data.at(dense))[rows])
-    found = statistics.auroc(data.y[rows], own, data.group[rows], seed=seed)
-    less = statistics.bootstrap(lambda w: ours(w) - theirs(w), data.group[rows], seed=seed)
-    first = float(best.selected.p_family[best.latents[0]])
-    told = (read.finding.verdict, read.finding.why)
-    word, why = gate or verdict.sparse(fidelity.passed, found.low, first, less.low, config.sparse_gap, config.level, told)
-    numbers = record.of_sparse(target.model, d, few, best, latents, data, found, less, fidelity, dense, seed)
-    claim = f"{len(best.latents)} latents at {d.site_in}, {best.place}, tell {data.positive} from {data.negative} cases"
-    return Finding("sparse", claim, word, why, numbers), best.selected, best.place, fidelity.passed
+    told = f"{data.positive} from {data.negative} cases"
+    found, best = explained(target, d, latents, data, read.found.readout, read.finding, fidelity, gate, config, told)
+    return found, best.selected, best.place, fidelity.passed
 
 
 def _spliced(d: Dictionary, test: Sequence[Asked], seed: int) -> Estimate:
