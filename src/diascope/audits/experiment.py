@@ -11,9 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from diascope.audits import detect, readouts, record, statistics, verdict
+from diascope.audits import detect, gates, readouts, record, statistics, verdict
 from diascope.audits.cases import Case, CaseSet
 from diascope.audits.record import Result
 from diascope.audits.settings import AuditConfig
@@ -57,12 +56,9 @@ def checked(cases: CaseSet, labels: Sequence[str], needs: Sequence[str] = ()) ->
     return said
 
 
-@torch.no_grad()
 def fvu(d: Dictionary, x: np.ndarray, y: np.ndarray, groups: np.ndarray, seed: int) -> Estimate:
     """FVU of a dictionary on inputs x [n, d_in] and targets y [n, d_out], with its interval over `groups` [n] (the mean stays)."""
-    rows = torch.from_numpy(np.ascontiguousarray(x, np.float32))
-    target, y_hat = y.astype(np.float64), d.decode(d.encode(rows), rows).double().numpy()
-    left, whole = np.square(target - y_hat).sum(1), np.square(target - target.mean(0)).sum(1)
+    left, whole, _ = gates.missed(d, x, y)
     return statistics.bootstrap(lambda w: (w @ left) / (w @ whole), groups, seed=seed)
 
 

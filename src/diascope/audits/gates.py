@@ -110,15 +110,22 @@ class Fidelity:
         return self.fvu <= self.most_fvu
 
 
+@torch.no_grad()
+def missed(d: Dictionary, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of a dictionary on inputs x [n, d_in] and targets y [n, d_out], each [n]: squared error, squared distance from the mean target, L0.
+
+    FVU is the first's sum over the second's.
+    """
+    rows = torch.from_numpy(np.ascontiguousarray(x, np.float32))
+    latents = d.encode(rows)
+    y_hat, target = d.decode(latents, rows).double().numpy(), y.astype(np.float64)
+    return np.square(target - y_hat).sum(1), np.square(target - target.mean(0)).sum(1), latents.counts.double().numpy()
+
+
 def fvu_of(d: Dictionary, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     """FVU and L0 of a dictionary on inputs x [n, d_in] and targets y [n, d_out]."""
-    with torch.no_grad():
-        rows = torch.from_numpy(np.ascontiguousarray(x, np.float32))
-        latents = d.encode(rows)
-        y_hat = d.decode(latents, rows).double().numpy()
-    target = y.astype(np.float64)
-    fvu = float(np.square(target - y_hat).sum() / np.square(target - target.mean(0)).sum())
-    return fvu, float(latents.counts.double().mean())
+    left, whole, l0 = missed(d, x, y)
+    return float(left.sum() / whole.sum()), float(l0.mean())
 
 
 @dataclass(frozen=True)
