@@ -29,6 +29,7 @@ from diascope.audits import detect, readouts, statistics
 from diascope.audits.cases import CaseSet
 from diascope.audits.protocol import Protocol
 from diascope.audits.readouts import Readout
+from diascope.audits.spans import MEAN
 from diascope.audits.target import Target
 from diascope.edits import Edit
 from diascope.evals import kept
@@ -155,11 +156,8 @@ def make_monitor(
     prompts = target.prompts(used)
     tail = min(p.tail for p in prompts)
     places = [place] if place else [*(f"last-{k}" if k else "last" for k in range(min(protocol.places, tail))), "request"]
-    vectors = (
-        _span_means(target, prompts, place[5:])
-        if place.startswith("span:")
-        else target.vectors(prompts, target.sites, places).numpy()
-    )
+    read = [f"{MEAN}{p[5:]}" if p.startswith("span:") else p for p in places]
+    vectors = target.vectors(prompts, target.sites, read).numpy()
     label, group = (np.array([getattr(c, name) for c in used]) for name in ("label", "group"))
     where = np.array([part[g] for g in group])
     data = detect.Data(used, vectors, label, group, where, protocol.positive, protocol.negative, "", target.sites, places)
@@ -194,14 +192,3 @@ def threshold(negative: np.ndarray, both: np.ndarray, false: float = FALSE) -> f
     bar = float(np.sort(negative)[len(negative) - 1 - allowed])
     above = both[both > bar]
     return (bar + float(above.min())) / 2 if len(above) else bar
-
-
-def _span_means(target: Target, prompts: Sequence[Any], name: str) -> np.ndarray:
-    """[n, sites, 1, d]: means over the span `name`, a prompt at a time."""
-    out = np.empty((len(prompts), len(target.sites), 1, target.model.d_model), np.float32)
-    for i, p in enumerate(prompts):
-        if name not in p.spans:
-            raise ValueError(f"case {p.case.id!r} has no span {name!r}: it has {', '.join(p.spans)}")
-        seen = target.model.capture([list(p.tokens)], target.sites)
-        out[i, :, 0] = torch.stack([seen[s][0, p.spans[name]].float().mean(0).cpu() for s in target.sites]).numpy()
-    return out
