@@ -11,7 +11,7 @@ from planted_behaviour import DECOY, PLANTED, W, planted_cases, planted_model, u
 
 from diascope.audits import Target, causal, controls, damage, doses, run_audit, statistics
 from diascope.audits.operators import everywhere
-from diascope.audits.outcomes import ChoiceGap
+from diascope.audits.outcomes import ChoiceGap, scores
 from diascope.audits.protocol import Trial
 from diascope.audits.readouts import Readout
 from diascope.audits.target import Tails
@@ -154,7 +154,12 @@ def test_twins_are_counted_beside_the_negative_side(target):
     """A twin with a q of its own shows the behaviour, and taking the direction out takes it from there as well."""
     cases = planted_cases()
     prompts = {"plain": target.prompts(cases.of("plain")[:9]), "twin": target.prompts(cases.of("marked")[:9])}
-    shows = damage.Shows(target, ChoiceGap("opinion"), prompts)
+    outcome = ChoiceGap("opinion")
+    clean = {
+        x: outcome.events(scores(outcome, Tails(target, own)), [""] * len(own), [p.case for p in own])
+        for x, own in prompts.items()
+    }
+    shows = damage.Shows(target, outcome, prompts, clean)
     length = float(target.vectors(prompts["twin"], [SITE], ["last"])[..., W].mean())
     edit = causal.intervention(target, "ablate", length * unit(W), SITE)
     found = damage.unprovoked(shows, edit, ["plain", "twin"])

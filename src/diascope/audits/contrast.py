@@ -219,8 +219,10 @@ class Contrast:
         """By trial: what its edit breaks, the behaviour where it should not be, and where it should."""
         p, c = self.protocol, self.config
         easy = Tails(self.target, self.target.prompts(neutral.questions()))
-        tested = {x: [self.prompts[i] for i in np.flatnonzero((self.label == x) & (self.part == "test"))] for x in p.labels}
-        shows = damage.Shows(self.target, self.outcome, tested)
+        rows = {x: np.flatnonzero((self.label == x) & (self.part == "test")) for x in p.labels}
+        tested = {x: [self.prompts[i] for i in own] for x, own in rows.items()}
+        clean = {x: np.asarray(self.events[own], bool) for x, own in rows.items()}
+        shows = damage.Shows(self.target, self.outcome, tested, clean)
         broken, unprovoked, written = {}, {}, {}
         for t in p.trials:
             self.say(f"damage: {t.name}")

@@ -1,7 +1,7 @@
 """What an edit does beyond what it is for: to neutral text, to easy questions, and to cases that should not show the behaviour.
 
 1. `of_edit`: KL on neutral prompts, cross-entropy on reference text, easy questions, with the limits of the settings.
-2. `Shows`: whether the test cases of a side show the behaviour's event, as they are and under an edit; each is asked once.
+2. `Shows`: whether the test cases of a side show the behaviour's event, as they are (known already) and under an edit; each is asked once.
 3. `written`: its rate on the cases that a trial is about, as they are, edited, and with the sign turned round.
 4. `unprovoked`: its rate on the cases that should not show it (the negative side, and twins), with the paired change over groups: of an
    edit that is meant to take refusal away this is its effect on harmless requests, of one that puts it there it is over-refusal.
@@ -47,13 +47,16 @@ class Shows:
     target: Target
     outcome: Outcome
     prompts: Mapping[str, Sequence[Prompt]]  # by label
+    clean: Mapping[str, np.ndarray]  # by label, bool [n]: as they are
     _known: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
 
     def events(self, label: str, edit: Intervention | None = None) -> np.ndarray:
         """bool [n] of the prompts of `label`."""
-        key = label, edit.label if edit else ""
+        if edit is None:
+            return self.clean[label]
+        key = label, edit.label
         if key not in self._known:
-            prompts, edits = self.prompts[label], (edit,) if edit else ()
+            prompts, edits = self.prompts[label], (edit,)
             most = self.outcome.max_new_tokens
             answers = self.target.generate(prompts, edits, max_new_tokens=most) if most else [""] * len(prompts)
             values = scores(self.outcome, Tails(self.target, prompts), edits)
