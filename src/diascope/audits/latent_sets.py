@@ -40,7 +40,7 @@ class OfLatents:
         if len(x) % R:
             raise ValueError(f"{len(x)} rows cannot share {R} sets of latents")
         j = self.sets.any(0).nonzero()[:, 0]  # all others stay
-        f = d.encode(x.float().reshape(-1, x.shape[-1]).cpu()).dense().view(*x.shape[:-1], -1)[..., j]
+        f = _of(d, x, j)
         wanted = self.wanted[..., j].float()
         change = (wanted if wanted.dim() == 1 else wanted.repeat_interleave(R, 0)) - f
         sets = self.sets[:, j] if self.along is None else self.sets[:1, j].expand(R, -1)
@@ -52,6 +52,16 @@ class OfLatents:
             directions = torch.nn.functional.normalize(self.along.float(), dim=-1).repeat(len(x) // R, 1)[:, None]
             moved = moved.norm(dim=-1, keepdim=True) * directions
         return moved.to(y.device)
+
+
+def _of(d: Dictionary, x: Tensor, j: Tensor) -> Tensor:
+    """Activations of the latents j [k] on x [B, T, d_in], [B, T, k]: never all S of them side by side."""
+    latents = d.encode(x.float().reshape(-1, x.shape[-1]).cpu())
+    column = torch.full((d.d_sae,), -1).index_put((j,), torch.arange(len(j)))[latents.index]
+    kept = column >= 0
+    out = torch.zeros(x.shape[:-1].numel(), len(j))
+    out[latents.rows[kept], column[kept]] = latents.value[kept]
+    return out.view(*x.shape[:-1], len(j))
 
 
 def masks(d: Dictionary, sets: Sequence[np.ndarray]) -> Tensor:
