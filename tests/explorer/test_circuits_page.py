@@ -347,6 +347,34 @@ def test_the_explorer_lists_shows_and_intervenes(page, explorer):
     page.wait_for_function("n => document.querySelectorAll('g.node').length < n", arg=before)
 
 
+def test_a_view_waits_for_its_style(page, explorer):
+    """Drawn without it, everything would move under the pointer once it came."""
+    address, _ = explorer
+    held = []
+    page.route("**/circuit.css", lambda route: held.append(route))
+    page.goto(f"{address}/?token={TOKEN}#/circuits/capital", wait_until="commit")
+    page.wait_for_function("() => window.circuits")
+    page.get_by_text("Loading").wait_for()
+    page.wait_for_timeout(300)
+    assert held and not page.locator("g.node").count()
+    held[0].continue_()
+    page.locator("g.node").first.wait_for()
+
+
+def test_a_view_that_cannot_be_loaded_says_so_and_is_asked_for_again(page, explorer):
+    address, _ = explorer
+    page.route("**/circuit.css", lambda route: route.abort())
+    with page.expect_console_message(lambda m: m.type == "error"):  # the browser's own, of what was held back
+        page.goto(f"{address}/?token={TOKEN}#/circuits/capital")
+    page.trouble.clear()
+    page.get_by_role("alert").wait_for()
+    assert "could not be loaded" in page.get_by_role("alert").inner_text()
+    page.unroute("**/circuit.css")
+    page.locator("#main").get_by_role("link", name="Circuits").click()
+    page.locator(".shelf li", has_text="capital").get_by_role("link").click()
+    page.locator("g.node").first.wait_for()
+
+
 def test_an_unknown_graph_says_so(page, explorer):
     address, _ = explorer
     page.goto(f"{address}/?token={TOKEN}")

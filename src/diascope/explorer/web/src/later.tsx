@@ -3,18 +3,29 @@ import { useEffect, useRef, useState } from "preact/hooks";
 
 const loading = new Map<string, Promise<void>>();
 
-// Load /<name>.js and /<name>.css once.
+// Load /<name>.js and /<name>.css once; both have to be there, or a view would be drawn without its style and then jump under the pointer.
 export function load(name: string): Promise<void> {
-  const begun = loading.get(name) ?? new Promise<void>((done, fail) => {
-    const style = Object.assign(document.createElement("link"), { rel: "stylesheet", href: `${name}.css` });
-    const script = Object.assign(document.createElement("script"), { src: `${name}.js`, onload: () => done(), onerror: () => {
-      loading.delete(name); // so that the next visit tries again
-      fail(new Error("This view could not be loaded: is `diascope explore` still running?"));
-    } });
-    document.head.append(style, script);
+  const begun = loading.get(name) ?? Promise.all([
+    added("link", { rel: "stylesheet", href: `${name}.css` }),
+    added("script", { src: `${name}.js` }),
+  ]).then(() => undefined).catch((e: Error) => {
+    loading.delete(name); // so that the next visit tries again
+    throw e;
   });
   loading.set(name, begun);
   return begun;
+}
+
+function added(tag: "link" | "script", attributes: Record<string, string>): Promise<void> {
+  return new Promise((done, fail) => {
+    const element = Object.assign(document.createElement(tag), attributes);
+    element.onload = () => done();
+    element.onerror = () => {
+      element.remove();
+      fail(new Error("This view could not be loaded: is `diascope explore` still running?"));
+    };
+    document.head.append(element);
+  });
 }
 
 export type Given = { kind: string } & Record<string, string>;
