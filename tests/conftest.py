@@ -41,8 +41,9 @@ def browser():
     """Chromium without a network of its own; of one module, since the thread has Playwright's event loop as long as it runs."""
     if shutil.which("chromium") is None:
         pytest.skip("needs Debian's chromium; CI installs it")
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=30_000)  # as the page's own waits have it
     with sync_playwright() as p:
         options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         browser = p.chromium.launch(executable_path=shutil.which("chromium"), args=options)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from copied_programs import copied, ran
 from pair_workspace import LOWERED, RAISED, S, write_pairs
+from playwright.sync_api import expect
 from steer_workspace import TOKEN, served
 from test_runs import line
 
@@ -176,7 +177,7 @@ def test_evaluations_are_a_table_and_a_pareto_plot(visit, workspace):
     page = visit("#/runs")
     rows = page.locator(".evaluations tbody tr")
     rows.first.wait_for()
-    assert rows.locator("th").all_inner_texts() == ["tuned", "sae"]  # by L0
+    expect(rows.locator("th")).to_have_text(["tuned", "sae"])  # by L0
     assert (
         page.locator(".pareto .point").count() == 2 and page.locator(".pareto .best").count() == 1
     )  # equal FVU: fewer latents win

@@ -6,8 +6,9 @@
    ones hold is the next token itself).
 3. Chosen on validation groups that switch (Arditi et al. 2024, arXiv:2406.11717, section 2.3 and appendix C): candidates
    that fail one of the protocol's trials, or damage neutral prompts (KL), are dropped; of the rest, the one whose least effect is
-   largest, each trial's effects in units of their spread over candidates, since all trials have to be passed. AUROC plays no part: a
-   direction that detects perfectly may control nothing.
+   largest, each trial's effects in units of their spread over candidates, since all trials have to be passed. KL is read in that order,
+   until `LISTED` are kept: it decides nothing beyond the first. AUROC plays no part: a direction that detects perfectly may control
+   nothing.
 4. On test cases, all of them, each trial with its effect a case (edited minus clean, in the trial's direction), an interval over
    groups, and controls of each family (controls.py), made on the same training vectors. p is the largest of the pooled p and of each
    family's.
@@ -44,6 +45,7 @@ from diascope.sites import Site
 
 Training = tuple[np.ndarray, np.ndarray, Sequence[str]]  # vectors at the direction's place [n, d], labels, groups: for controls
 DEEPEST = 0.8
+LISTED = 12  # candidates that are kept and written down
 LEAST = 5  # groups, at least, that a direction is fitted on
 
 
@@ -79,7 +81,9 @@ class Tried:
 
     readout: Readout
     moved: tuple[Estimate, ...]  # mean effect, a trial
-    neutral: Estimate | None  # KL on neutral prompts, of the first trial's edit; None where it fails a trial anyway
+    neutral: (
+        Estimate | None
+    )  # KL on neutral prompts, of the first trial's edit; None where it fails a trial or enough better ones are kept
     kept: bool
 
 
@@ -132,14 +136,14 @@ def choose(
     calm = np.array([p.case.group for p in neutral.prompts])
     values = np.array([[e.value for e in own] for own in moved])  # [trials, candidates]
     least = (values / np.maximum(values.std(1, keepdims=True), 1e-30)).min(0)
-    tried = []
-    for c, *own in zip(candidates, *moved, strict=True):
-        kl = None
-        if min(e.value for e in own) > 0:
+    tried: list[Tried] = []
+    for i in sorted(range(len(candidates)), key=lambda i: -least[i]):
+        c, kl = candidates[i], None
+        if values[:, i].min() > 0 and sum(t.kept for t in tried) < LISTED:
             each = gates.kl_on(neutral, [intervention(target, trials[0].operator, c.direction, c.site)])
             kl = statistics.mean(each, calm, seed=seed)
-        tried.append(Tried(c, tuple(own), kl, kl is not None and kl.value <= most_kl))
-    return [tried[i] for i in sorted(range(len(tried)), key=lambda i: (not tried[i].kept, -least[i]))]
+        tried.append(Tried(c, tuple(own[i] for own in moved), kl, kl is not None and kl.value <= most_kl))
+    return sorted(tried, key=lambda t: not t.kept)
 
 
 def _moved(outcome: Outcome, trial: Trial, candidates: Sequence[Readout], tails: Tails, seed: int) -> list[Estimate]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from diascope.audits import sparse
+from diascope.audits.causal import LISTED
 from diascope.audits.record import of_readout, plain, quantiles
 from diascope.numerics import Estimate
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from diascope.audits.gates import Damage
     from diascope.audits.readouts import Readout
     from diascope.audits.settings import AuditConfig
-
-LISTED = 12  # candidates that are written down
 
 Rates = Mapping[str, Estimate]
 

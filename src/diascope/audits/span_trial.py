@@ -94,7 +94,7 @@ class _Tried:
             **record.plain({**self._auroc(best), "whole_message": message, "other_side_kl": kl}, **at), "most_kl": c.config.most_kl,
             "readout": record.of_readout(best, n=held, seed=c.config.seed), "tried": len(tried),
             "trials": {f"ablate at {self.name}": record_causal.of_effect(effect, c.config)},
-            "candidates": [_candidate(t, c.config.seed) for t in tried[: record_causal.LISTED]],
+            "candidates": [_candidate(t, c.config.seed) for t in tried[: causal.LISTED]],
             "fitted_on": {"positive": int(d.y[train].sum()), "negative": int((~d.y[train]).sum()), "split": "train"},
         }  # fmt: skip
         claim = f"the difference of means of the {self.name} words at {best.site} acts at their tokens"

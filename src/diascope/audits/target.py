@@ -3,12 +3,12 @@
 A trial of an edit has to be cheap, because hundreds of controls stand behind one verdict:
 
 1. Prompts are padded on the left, and all but their last `tail` tokens (what the template puts after the user's words) are
-   computed once and kept as keys and values.
+   computed once for the whole audit and kept as keys and values (models/prefixes.py).
 2. A trial computes the tail anew under the edit, for R directions in one batch, and reads the last position. Blocks below the edit
    are not computed: what they give without it is kept for the lowest block of the last trial.
 
-So an edit in a trial acts on the tail alone. Generation, which follows for the chosen edit, computes the whole prompt. A trial at a span
-inside the prompt (`spans`) does the same with all from the span's first token on: longer, and edited at the span alone.
+So an edit acts on the tail alone, in a trial and in the answer that is then written. A trial at a span inside the prompt (`spans`) does
+the same with all from the span's first token on: longer, and edited at the span alone.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import contextlib
 import copy
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ from diascope.audits.texts import Heard
 from diascope.config import within
 from diascope.evals import kept
 from diascope.models import Model, continuations
+from diascope.models.prefixes import Prefixes
 from diascope.sites import Site
 
 
@@ -56,6 +57,11 @@ class Target:
         """16 digits of the SHA-256 of the weights."""
         return kept.weights(self.model)[:16]
 
+    @functools.cached_property
+    def prefixes(self) -> Prefixes:
+        """What was computed of the prompts up to their tails."""
+        return Prefixes(self.model, batch=self.batch)
+
     @property
     def sites(self) -> list[Site]:
         """The residual stream after every block."""
@@ -65,11 +71,11 @@ class Target:
         """The cases as the model reads them."""
         return [prompt(self.model, c) for c in cases]
 
-    def batches(self, prompts: Sequence[Prompt]) -> Iterator[list[int]]:
-        """Numbers of prompts of like length, `batch` at a time."""
-        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].tokens))
-        for start in range(0, len(order), self.batch):
-            yield order[start : start + self.batch]
+    def batches(self, prompts: Sequence[Prompt], most: int = 0) -> Iterator[list[int]]:
+        """Numbers of prompts of like length, `most` (else `batch`) at a time."""
+        order, most = sorted(range(len(prompts)), key=lambda i: len(prompts[i].tokens)), most or self.batch
+        for start in range(0, len(order), most):
+            yield order[start : start + most]
 
     def vectors(self, prompts: Sequence[Prompt], sites: Sequence[Site], places: Sequence[str]) -> Tensor:
         """[n, sites, places, d] float32 on the processor; a place of several tokens is their mean."""
@@ -90,12 +96,16 @@ class Target:
     ) -> list[str]:
         """The answers, greedily. Edits act on the prompt's tail (or `where="all"` of it) and on every decode step, asserted."""
         out = [""] * len(prompts)
-        for numbers in self.batches(prompts):
+        for numbers in self.batches(prompts, max(self.batch, self.rows) if where == "tail" else 0):
             rows = [list(prompts[i].tokens) for i in numbers]
-            mask = self._mask([prompts[i] for i in numbers], where)
+            mask, known = self._mask([prompts[i] for i in numbers], where), None
+            if where == "tail":
+                first = int(mask.any(0).nonzero()[0])
+                tokens, attention = self.model.batch(rows, padding_side="left")
+                mask, known = mask[:, first:], (first, self.prefixes.past(tokens[:, :first], attention[:, :first]))
             made, counters = _ready(edits, mask)
             new = continuations(
-                self.model, rows, max_new_tokens=max_new_tokens, seeds=[0] * len(rows), temperature=0.0, edits=made
+                self.model, rows, max_new_tokens=max_new_tokens, seeds=[0] * len(rows), temperature=0.0, edits=made, known=known
             )
             _check_steps(edits, counters, mask, len(rows), max_new_tokens, new)
             for i, ids in zip(numbers, new, strict=True):
@@ -119,7 +129,7 @@ class Target:
             yield Target(self.reference, batch=self.batch, rows=self.rows)
         elif hasattr(self.model.module, "disable_adapter"):
             with self.model.module.disable_adapter():
-                yield self
+                yield replace(self)  # nothing that was computed with the adapters
         else:
             yield None
 
@@ -142,9 +152,7 @@ class Tails:
             tokens, attention = target.model.batch([list(self.prompts[i].tokens) for i in numbers], padding_side="left")
             mask = self._mask(numbers, None if spans is None else [spans[i] for i in numbers])
             new = mask.shape[1]
-            past = None
-            if new < tokens.shape[1]:
-                _, past = target.model.decode_step(tokens[:, :-new], attention[:, :-new], None)
+            past = target.prefixes.past(tokens[:, :-new], attention[:, :-new])
             self._kept.append((numbers, tokens[:, -new:], attention, mask, past))
 
     def _mask(self, numbers: Sequence[int], spans: Sequence[slice] | None) -> Tensor:

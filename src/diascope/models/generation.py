@@ -27,9 +27,11 @@ def continuations(
     seeds: Sequence[int],
     temperature: float = 1.0,
     edits: Sequence[Edits] = (),
+    known: tuple[int, Any] | None = None,
 ) -> list[list[int]]:
     """New token ids of each prompt, without the token that ends the answer; greedy at temperature 0.
 
+    `known` = (n, the key-value cache of the first n columns of the prompts padded on the left): edits do not act on these.
     Raises ValueError for a negative temperature or an empty prompt.
     """
     if not temperature >= 0:
@@ -38,7 +40,8 @@ def continuations(
     draws = [torch.Generator(model.device).manual_seed(seed) for seed in seeds]
     ends, going = ending_tokens(model), torch.ones(len(tokens), dtype=torch.bool)
     new: list[list[int]] = [[] for _ in prompts]
-    past, step = None, tokens
+    n, past = known or (0, None)
+    step = tokens[:, n:]
     with model.edit(*edits):
         for _ in range(max_new_tokens):
             hidden, past = model.decode_step(step, mask, past)
