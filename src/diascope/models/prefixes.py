@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from diascope.models.model import Model
 
@@ -29,6 +30,7 @@ class Prefixes:
         self.model, self.batch, self.most = model, batch, most
         self.computed = 0  # rows so far
         self._kept: dict[Row, Layers] = {}
+        self._parts = True  # whether this model's cache can be taken apart, as far as was seen
 
     def past(self, tokens: Tensor, attention: Tensor) -> Any:
         """The key-value cache after `tokens` [B, T], padded on the left as `attention` [B, T] says; None where T is 0.
@@ -39,10 +41,17 @@ class Prefixes:
         if not tokens.shape[1]:
             return None
         rows = [tuple(t[a].tolist()) for t, a in zip(tokens, attention, strict=True)]
-        if not self.model.resumes or not self._complete(set(rows) - {()}):
+        if not self._whole(tokens.shape[1]) or not self._complete(set(rows) - {()}):
             self.computed += len(rows)
             return self.model.decode_step(tokens, attention, None)[1]
         return self._together(rows, tokens.shape[1])
+
+    def _whole(self, n: int) -> bool:
+        """Whether the keys of all of `n` tokens stand in the cache, as nothing but the model itself makes them."""
+        if not self._parts or not self.model.resumes:
+            return False
+        kinds = (type(x) is DynamicLayer or _slides_beyond(x, n) for x in self._empty().layers)
+        return all(kinds)
 
     def _complete(self, rows: set[Row]) -> bool:
         """Keep the layers of all `rows`; False where this model's cache does not allow it."""
@@ -51,22 +60,16 @@ class Prefixes:
             some = missing[start : start + self.batch]
             tokens, attention = self.model.batch([list(r) for r in some], padding_side="left")
             past = self.model.decode_step(tokens, attention, None)[1]
-            if not self._plain(past, tokens.shape[1]):
+            layers: Any = getattr(past, "layers", ())
+            self._parts = type(past) is DynamicCache and all(_holds(x, tokens.shape[1]) for x in layers)
+            if not self._parts:
                 return False
             self.computed += len(some)
             for number, row in enumerate(some):
-                self._kept[row] = [(_row(x.keys, number, len(row)), _row(x.values, number, len(row))) for x in past.layers]
+                self._kept[row] = [(_row(x.keys, number, len(row)), _row(x.values, number, len(row))) for x in layers]
         if sum(k.nbytes + v.nbytes for row in self._kept.values() for k, v in row) > self.most:
             self._kept = {row: self._kept[row] for row in rows}
         return True
-
-    def _plain(self, past: Any, n: int) -> bool:
-        """Whether each layer holds the keys and values of all `n` tokens, so that they can be taken apart and put together."""
-        if not isinstance(past, DynamicCache):
-            return False
-        alike = [type(x) for x in past.layers] == [type(x) for x in self._empty().layers]
-        held = [getattr(x, "keys", None) for x in past.layers]
-        return alike and all(isinstance(k, Tensor) and k.ndim == 4 and k.shape[-2] == n for k in held)
 
     def _empty(self) -> DynamicCache:
         return DynamicCache(config=self.model.parts.config)
@@ -83,6 +86,17 @@ class Prefixes:
         for row in rows:
             own = self._kept[row] if row else [(k[:, :0], v[:, :0]) for k, v in some]
             yield [(F.pad(k, (0, 0, n - len(row), 0)), F.pad(v, (0, 0, n - len(row), 0))) for k, v in own]
+
+
+def _slides_beyond(layer: Any, n: int) -> bool:
+    """Whether a layer's window has not let go of any of `n` tokens."""
+    return type(layer) is DynamicSlidingWindowLayer and n < layer.sliding_window
+
+
+def _holds(layer: Any, n: int) -> bool:
+    """Whether a filled layer has the keys of `n` tokens, [B, heads, n, d]."""
+    keys = getattr(layer, "keys", None)
+    return isinstance(keys, Tensor) and keys.ndim == 4 and keys.shape[-2] == n
 
 
 def _row(x: Tensor, number: int, n: int) -> Tensor:
