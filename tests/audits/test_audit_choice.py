@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from planted_behaviour import DECOY, PLANTED, W, planted_cases, planted_model, unit
 
-from diascope.audits import Target, causal, neutral, run_audit, statistics
+from diascope.audits import Target, causal, gates, neutral, run_audit, statistics
 from diascope.audits.detect import Data
 from diascope.audits.outcomes import ChoiceGap
 from diascope.audits.readouts import Readout
@@ -72,6 +72,25 @@ def test_the_chosen_direction_is_the_one_that_moves_and_spares_neutral_prompts()
     assert not any(t.kept for t in tried[1:])
     none = causal.choose(target, ChoiceGap("opinion"), PLANTED.trials, given, sides, calm, -1.0)
     assert none[0].readout is given[1] and not none[0].kept  # nothing passes: the best is tried, and damage will say so
+
+
+def test_what_candidates_cost_is_read_until_enough_are_kept(monkeypatch):
+    """Of three shares of one direction the whole one moves most; once it is kept, no other is asked what it costs."""
+    target = Target(planted_model(), batch=64, rows=2048)
+    prompts = {s: target.prompts(planted_cases(n=12).of(label)) for s, label in (("positive", "marked"), ("negative", "plain"))}
+    sides, calm = {s: Tails(target, p) for s, p in prompts.items()}, Tails(target, target.prompts(neutral.prompts()))
+    length = abs(target.vectors(prompts["positive"], [SITE], ["last"])[..., W]).mean().item()
+    trials = [t for t in PLANTED.trials if t.operator != "ablate"]
+    given = [Readout("mean difference", SITE, "last", share * length * unit(W), 0.0, 1.0) for share in (0.2, 1.0, 0.5)]
+    asked, kl = [], gates.kl_on
+    monkeypatch.setattr(gates, "kl_on", lambda *a: (asked.append(1), kl(*a))[1])
+    everyone = causal.choose(target, ChoiceGap("opinion"), trials, given, sides, calm, 1e9)
+    assert len(asked) == 3 and all(t.kept for t in everyone)
+    asked.clear()
+    monkeypatch.setattr(causal, "LISTED", 1)
+    first = causal.choose(target, ChoiceGap("opinion"), trials, given, sides, calm, 1e9)
+    assert len(asked) == 1 and [t.kept for t in first] == [True, False, False]
+    assert [t.readout for t in first] == [t.readout for t in everyone] == [given[1], given[2], given[0]]
 
 
 def test_causes_are_tried_where_the_behaviour_shows(monkeypatch):

@@ -1,5 +1,6 @@
 """Two models that differ in one planted direction: where they part, the latents that carry it, and what putting them back does."""
 
+import contextlib
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from diascope.audits import Target, two_models
 from diascope.audits.protocols.diff import DIFF
 from diascope.audits.settings import AuditConfig
 from diascope.audits.study import audit_of
+from diascope.audits.target import Tails
 
 STUDY = replace(DIFF, cases=planted_cases)
 
@@ -55,6 +57,26 @@ def test_a_dictionary_that_does_not_see_it_explains_nothing(pair):
     blind.W_enc.data[W] = blind.W_enc.data[DECOY] = 0
     found = STUDY.run(pair, blind)
     assert {f.name: f.verdict for f in found.findings} == {"divergence": "detects", "frequency": "fidelity-fail"}
+
+
+def test_adapters_that_are_on_are_not_compared_with_themselves(monkeypatch):
+    """Adapters make the module two models in turn: nothing that was computed with them is used without, and both at once cannot be."""
+    target, off = Target(planted_model(30.0), batch=64, rows=2048), []
+
+    @contextlib.contextmanager
+    def disable_adapter():
+        off.append(True)
+        yield
+        off.pop()
+
+    monkeypatch.setattr(type(target.model.module), "disable_adapter", lambda self: disable_adapter(), raising=False)
+    Tails(target, target.prompts(planted_cases(n=12).of("plain")))
+    with target.as_reference() as reference:
+        assert off and reference is not None and reference.model is target.model
+        assert target.prefixes.computed > 0 == reference.prefixes.computed
+    assert not off
+    with pytest.raises(ValueError, match="load the two models apart"):
+        STUDY.run(target, axes())
 
 
 def test_a_model_does_not_differ_from_itself():

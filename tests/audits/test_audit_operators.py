@@ -1,5 +1,7 @@
 """Operators against arithmetic by hand, trials on tails against whole passes, and counters that notice a hook that stops."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from planted_behaviour import TEMPLATE
@@ -21,6 +23,7 @@ from diascope.audits.operators import (
 )
 from diascope.audits.spans import prompt
 from diascope.audits.target import Tails
+from diascope.models.prefixes import Prefixes
 from diascope.models.toy import toy_model
 from diascope.sites import Site
 
@@ -173,6 +176,25 @@ def test_an_ablated_direction_stands_nowhere_in_the_stream(architecture):
 def test_rows_that_cannot_share_the_directions(target):
     with pytest.raises(ValueError, match="5 rows cannot share 2 directions"):
         Along(torch.ones(2, 4), Plus(1.0)).shift(torch.ones(5, 1, 4), torch.ones(5, 1, 4))
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_answers_from_kept_prefixes_are_those_of_whole_prompts(target, monkeypatch, edited):
+    """Prompts of several lengths, and tails of two, in one batch; an edit that changes what is said."""
+    target, v = replace(target), torch.randn(32, generator=torch.Generator().manual_seed(1))
+    edits = [Intervention(Along(v, Plus(3.0)), (SITE,))] if edited else []
+    given = cases(*TEXTS)
+    given[1] = replace(given[1], prefill="Well,")
+    prompts = target.prompts(given)
+    assert len({p.tail for p in prompts}) == 2 and len({len(p.tokens) for p in prompts}) > 1
+    cold = target.generate(prompts, edits, max_new_tokens=8)
+    computed = target.prefixes.computed
+    warm = target.generate(prompts, edits, max_new_tokens=8)
+    assert target.prefixes.computed == computed >= 3
+    monkeypatch.setattr(Prefixes, "usable", lambda *_: False)
+    whole = target.generate(prompts, edits, max_new_tokens=8)
+    assert cold == warm == whole
+    assert not edited or whole != target.generate(prompts, max_new_tokens=8)
 
 
 @pytest.mark.parametrize("when", [("prompt",), ("response",), ("prompt", "response")])

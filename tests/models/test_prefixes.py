@@ -56,12 +56,16 @@ def test_where_rows_cannot_be_taken_out_all_is_computed():
 def test_under_an_edit_nothing_that_was_kept_is_used_and_nothing_is_kept():
     model = toy_model()
     prefixes = Prefixes(model)
-    clean = after(model, prefixes, TEXTS[1:3])
+    clean = after(model, Prefixes(model), TEXTS[1:3])
     push = Edit(Site(1, "resid_post"), Site(1, "resid_post"), lambda _, y: y + 1, special=True)
     with model.edit(push):
         edited = after(model, prefixes, TEXTS[1:3])
         assert torch.allclose(edited, whole(model, TEXTS[1:3]), atol=1e-4) and not torch.allclose(edited, clean, atol=1e-2)
-    assert torch.equal(after(model, prefixes, TEXTS[1:3]), clean)
+        after(model, prefixes, TEXTS[3:])
+    for _ in range(2):
+        assert torch.equal(after(model, prefixes, TEXTS[1:3]), clean)
+    with model.edit(push):
+        assert torch.equal(after(model, prefixes, TEXTS[1:3]), edited)
 
 
 def test_beyond_a_size_what_is_not_asked_for_is_let_go():

@@ -3,7 +3,7 @@
 A trial of an edit has to be cheap, because hundreds of controls stand behind one verdict:
 
 1. Prompts are padded on the left, and all but their last `tail` tokens (what the template puts after the user's words) are
-   computed once for the whole audit and kept as keys and values (models/prefixes.py).
+   computed once for the whole audit and kept as keys and values, where they end at the same token (models/prefixes.py).
 2. A trial computes the tail anew under the edit, for R directions in one batch, and reads the last position. Blocks below the edit
    are not computed: what they give without it is kept for the lowest block of the last trial.
 
@@ -36,7 +36,10 @@ from diascope.sites import Site
 
 @dataclass
 class Target:
-    """A chat model under audit. `batch` prompts are read together, and prompts times directions up to `rows` in a trial."""
+    """A chat model under audit. `batch` prompts are read together, and prompts times directions up to `rows` in a trial.
+
+    Answers to prompts whose keys and values are kept are written `rows` at a time.
+    """
 
     model: Model
     name: str = ""
@@ -96,11 +99,12 @@ class Target:
     ) -> list[str]:
         """The answers, greedily. Edits act on the prompt's tail (or `where="all"` of it) and on every decode step, asserted."""
         out = [""] * len(prompts)
-        for numbers in self.batches(prompts, max(self.batch, self.rows) if where == "tail" else 0):
+        kept = where == "tail" and self.prefixes.usable(max((len(p.tokens) for p in prompts), default=0))
+        for numbers in self.batches(prompts, max(self.batch, self.rows) if kept else 0):
             rows = [list(prompts[i].tokens) for i in numbers]
             mask, known = self._mask([prompts[i] for i in numbers], where), None
-            if where == "tail":
-                first = int(mask.any(0).nonzero()[0])
+            if kept:
+                first = mask.shape[1] - max(1, *(prompts[i].tail for i in numbers))
                 tokens, attention = self.model.batch(rows, padding_side="left")
                 mask, known = mask[:, first:], (first, self.prefixes.past(tokens[:, :first], attention[:, :first]))
             made, counters = _ready(edits, mask)

@@ -18,7 +18,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from diascope.models.model import Model
 
-MOST = 2**30  # bytes of keys and values that are kept; beyond, what is not asked for just now is let go
+MOST = 2**30  # bytes of keys and values that are kept; beyond, all is let go once a cache has been put together
 Row = tuple[int, ...]
 Layers = list[tuple[Tensor, Tensor]]  # keys and values of one row, each [heads, n, d], a layer
 
@@ -41,17 +41,19 @@ class Prefixes:
         if not tokens.shape[1]:
             return None
         rows = [tuple(t[a].tolist()) for t, a in zip(tokens, attention, strict=True)]
-        if not self._whole(tokens.shape[1]) or not self._complete(set(rows) - {()}):
+        if not self.usable(tokens.shape[1]) or not self._complete(set(rows) - {()}):
             self.computed += len(rows)
             return self.model.decode_step(tokens, attention, None)[1]
-        return self._together(rows, tokens.shape[1])
+        past = self._together(rows, tokens.shape[1])
+        if sum(k.nbytes + v.nbytes for row in self._kept.values() for k, v in row) > self.most:
+            self._kept = {}
+        return past
 
-    def _whole(self, n: int) -> bool:
-        """Whether the keys of all of `n` tokens stand in the cache, as nothing but the model itself makes them."""
+    def usable(self, n: int) -> bool:
+        """Whether prefixes of `n` tokens can be kept: no edit is active, and the cache then holds the keys of all of them."""
         if not self._parts or not self.model.resumes:
             return False
-        kinds = (type(x) is DynamicLayer or _slides_beyond(x, n) for x in self._empty().layers)
-        return all(kinds)
+        return all(type(x) is DynamicLayer or _slides_beyond(x, n) for x in self._empty().layers)
 
     def _complete(self, rows: set[Row]) -> bool:
         """Keep the layers of all `rows`; False where this model's cache does not allow it."""
@@ -67,8 +69,6 @@ class Prefixes:
             self.computed += len(some)
             for number, row in enumerate(some):
                 self._kept[row] = [(_row(x.keys, number, len(row)), _row(x.values, number, len(row))) for x in layers]
-        if sum(k.nbytes + v.nbytes for row in self._kept.values() for k, v in row) > self.most:
-            self._kept = {row: self._kept[row] for row in rows}
         return True
 
     def _empty(self) -> DynamicCache:

@@ -63,7 +63,7 @@ class Diff:
                 raise ValueError(
                     f"diff compares {target.name} with the model that it was made from: give it (reference=, --base)"
                 )
-            if reference is target:
+            if reference.model is target.model:
                 raise ValueError("diff edits the model while the other one reads: load the two models apart")
             target.model.beside({"reference": reference.model})  # raises where they cannot read the same tokens
             chosen = cases or self.cases(config.seed)

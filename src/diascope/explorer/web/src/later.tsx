@@ -4,28 +4,23 @@ import { useEffect, useRef, useState } from "preact/hooks";
 const loading = new Map<string, Promise<void>>();
 
 // Load /<name>.js and /<name>.css once; both have to be there, or a view would be drawn without its style and then jump under the pointer.
-export function load(name: string): Promise<void> {
-  const begun = loading.get(name) ?? Promise.all([
-    added("link", { rel: "stylesheet", href: `${name}.css` }),
-    added("script", { src: `${name}.js` }),
-  ]).then(() => undefined).catch((e: Error) => {
-    loading.delete(name); // so that the next visit tries again
-    throw e;
-  });
-  loading.set(name, begun);
-  return begun;
+export async function load(name: string): Promise<void> {
+  await Promise.all([added(`${name}.css`, "link", { rel: "stylesheet", href: `${name}.css` }), added(`${name}.js`, "script", { src: `${name}.js` })]);
 }
 
-function added(tag: "link" | "script", attributes: Record<string, string>): Promise<void> {
-  return new Promise((done, fail) => {
+function added(file: string, tag: "link" | "script", attributes: Record<string, string>): Promise<void> {
+  const begun = loading.get(file) ?? new Promise<void>((done, fail) => {
     const element = Object.assign(document.createElement(tag), attributes);
     element.onload = () => done();
     element.onerror = () => {
+      loading.delete(file); // so that the next visit tries again
       element.remove();
       fail(new Error("This view could not be loaded: is `diascope explore` still running?"));
     };
     document.head.append(element);
   });
+  loading.set(file, begun);
+  return begun;
 }
 
 export type Given = { kind: string } & Record<string, string>;
