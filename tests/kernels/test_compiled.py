@@ -60,7 +60,7 @@ compiled = pytest.mark.parametrize("kernel", COMPILED)
 
 
 def interpreted(kernel):
-    """Whether a kernel runs in Triton's interpreter, hundreds of times slower: it is given as much as shows every path, and no more."""
+    """Whether a kernel runs in Triton's interpreter, hundreds of times slower: it is given smaller cases."""
     return kernel is gpu and not GPU
 
 

@@ -68,7 +68,7 @@ def test_under_an_edit_nothing_that_was_kept_is_used_and_nothing_is_kept():
         assert torch.equal(after(model, prefixes, TEXTS[1:3]), edited)
 
 
-def test_beyond_a_size_what_is_not_asked_for_is_let_go():
+def test_beyond_a_size_all_is_let_go():
     model = toy_model()
     prefixes = Prefixes(model, most=1)
     for texts in ([TEXTS[1]], [TEXTS[2]], [TEXTS[1]]):

@@ -81,9 +81,7 @@ class Tried:
 
     readout: Readout
     moved: tuple[Estimate, ...]  # mean effect, a trial
-    neutral: (
-        Estimate | None
-    )  # KL on neutral prompts, of the first trial's edit; None where it fails a trial or enough better ones are kept
+    neutral: Estimate | None  # KL on neutral prompts, of the first trial's edit; None where it was not read (see 3 above)
     kept: bool
 
 
