@@ -74,3 +74,25 @@ def test_beyond_a_size_all_is_let_go():
     for texts in ([TEXTS[1]], [TEXTS[2]], [TEXTS[1]]):
         assert torch.allclose(after(model, prefixes, texts), whole(model, texts), atol=1e-5)
     assert prefixes.computed == 3
+
+
+@pytest.mark.parametrize("architecture", ["gemma3_text", "llama", "gpt2", "olmo2"])
+def test_a_pass_that_reads_vectors_leaves_the_keys_of_the_first_tokens(architecture):
+    model = toy_model(architecture)
+    prefixes = Prefixes(model)
+    rows = [model.tokenize(t) for t in TEXTS[1:]]
+    last = [Site(model.n_layers - 1, "resid_post")]
+    seen = prefixes.capture(rows, last, [len(r) - NEW for r in rows])
+    assert torch.equal(seen[last[0]], model.capture(rows, last)[last[0]])
+    for texts in (TEXTS[1:3], TEXTS[:0:-1]):
+        assert torch.allclose(after(model, prefixes, texts), whole(model, texts), atol=1e-5)
+    assert prefixes.computed == 0
+
+
+def test_a_pass_that_ends_below_the_last_block_leaves_nothing():
+    model = toy_model()
+    prefixes = Prefixes(model)
+    rows = [model.tokenize(t) for t in TEXTS[1:3]]
+    prefixes.capture(rows, [Site(0, "resid_post")], [len(r) - NEW for r in rows])
+    assert torch.allclose(after(model, prefixes, TEXTS[1:3]), whole(model, TEXTS[1:3]), atol=1e-5)
+    assert prefixes.computed == 2

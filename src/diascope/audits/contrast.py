@@ -1,15 +1,16 @@
 """One experiment under every behaviour that is a contrast of prompts: cases in, findings with their verdicts out.
 
 1. Cases of a protocol, dealt to train, validation and test by group (engine.py has linted them).
-2. Answers and scores of all cases; the outcome takes what it needs from training answers. Prevalence, and the confound of twins.
-3. Vectors at all layers and places; readouts chosen on validation, tested once (readouts.py, detect.py).
-4. With a dictionary: its fidelity on these vectors, latents, k-sparse probes (sparse.py).
-5. Where the behaviour is shown: a direction chosen on validation, tried on test cases against controls (causal.py), at other doses
+2. Vectors at all layers and places: read first, since answers and scores go on from the same pass (Target.vectors).
+3. Answers and scores of all cases; the outcome takes what it needs from training answers. Prevalence, and the confound of twins.
+4. Readouts chosen on validation, tested once (readouts.py, detect.py).
+5. With a dictionary: its fidelity on these vectors, latents, k-sparse probes (sparse.py).
+6. Where the behaviour is shown: a direction chosen on validation, tried on test cases against controls (causal.py), at other doses
    (doses.py), then what each trial's edit damages (damage.py).
-6. What the protocol asks beyond that (`Protocol.beyond`).
-7. Verdicts (verdict.py).
+7. What the protocol asks beyond that (`Protocol.beyond`).
+8. Verdicts (verdict.py).
 
-A behaviour that is not shown has no causes to look for: 5 is then left out, and every finding says so.
+A behaviour that is not shown has no causes to look for: 6 is then left out, and every finding says so.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ class Contrast:
         self.group = np.array([c.group for c in self.used])
         self.part = np.array([part[c.group] for c in self.used])
         self.prompts = self.target.prompts(self.used)
+        self._vectors()
         gate, confounded = self._behaviour()
         self._detection(gate)
         if self.dictionary is not None:
@@ -89,6 +91,17 @@ class Contrast:
         )
 
     # -- 2
+    def _vectors(self) -> None:
+        self.say("vectors")
+        p = self.protocol
+        tail = min(x.tail for x in self.prompts)
+        places = [f"last-{k}" if k else "last" for k in range(min(p.places, tail))] + ["request"]
+        vectors = self.target.vectors(self.prompts, self.target.sites, places).numpy()
+        self.data = detect.Data(
+            self.used, vectors, self.label, self.group, self.part, p.positive, p.negative, p.twin, self.target.sites, places
+        )
+
+    # -- 3
     def _behaviour(self) -> tuple[tuple[str, str] | None, bool]:
         self.say("answers")
         p = self.protocol
@@ -114,20 +127,11 @@ class Contrast:
             confounded = twins.found and found.outcome == "shown"
         return verdict.gated(found.outcome), confounded
 
-    # -- 3
+    # -- 4
     def _detection(self, gate: tuple[str, str] | None) -> None:
-        self.say("vectors")
-        p = self.protocol
-        tail = min(x.tail for x in self.prompts)
-        places = [f"last-{k}" if k else "last" for k in range(min(p.places, tail))] + ["request"]
-        vectors = self.target.vectors(self.prompts, self.target.sites, places).numpy()
-        self.data = detect.Data(
-            self.used, vectors, self.label, self.group, self.part, p.positive, p.negative, p.twin, self.target.sites, places
-        )
         self.say("readouts")
-        d = self.data
-        self.search = readouts.search(vectors, d.y, d.rows("train"), d.rows("validation"), d.sites, places)
-        c = self.config
+        p, d, c = self.protocol, self.data, self.config
+        self.search = readouts.search(d.vectors, d.y, d.rows("train"), d.rows("validation"), d.sites, d.places)
         self.found = detect.test(d, self.search, draws=c.permutations, seed=c.seed)
         f = self.found
         twin_low = f.twin.low if f.twin else None
@@ -135,7 +139,7 @@ class Contrast:
         claim = f"a {f.readout.kind} at {f.readout.site}, {f.readout.place}, tells {p.positive} from {p.negative} cases"
         self.findings.append(Finding("detection", claim, word, why, record.of_detection(f, self.search, d, c.seed)))
 
-    # -- 4
+    # -- 5
     def _sparse(self, gate: tuple[str, str] | None, dictionary: Dictionary) -> None:
         self.say("latents")
         places = list(self.data.places)
@@ -159,7 +163,7 @@ class Contrast:
         change = statistics.mean(spliced - self.clean[rows], self.group[rows], seed=self.config.seed)
         return gates.Fidelity(fvu, l0, change, self.config.most_fvu, len(flat(x)))
 
-    # -- 5
+    # -- 6
     def _causal(self, gate: tuple[str, str] | None) -> None:
         p = self.protocol
         if gate:

@@ -81,13 +81,18 @@ class Target:
             yield order[start : start + most]
 
     def vectors(self, prompts: Sequence[Prompt], sites: Sequence[Site], places: Sequence[str]) -> Tensor:
-        """[n, sites, places, d] float32 on the processor; a place of several tokens is their mean."""
+        """[n, sites, places, d] float32 on the processor; a place of several tokens is their mean.
+
+        Where sites reach to the last block, what answers and scores need of these prompts is kept of the same pass.
+        """
         widths = {self.model.width(site) for site in sites}
         if len(widths) != 1:
             raise ValueError(f"vectors at {', '.join(map(str, sites))} are of several widths: read these sites one by one")
         out = torch.empty(len(prompts), len(sites), len(places), widths.pop())
+        tail = min((p.tail for p in prompts), default=0)
         for numbers in self.batches(prompts):
-            seen = self.model.capture([list(prompts[i].tokens) for i in numbers], list(sites))
+            rows = [list(prompts[i].tokens) for i in numbers]
+            seen = self.prefixes.capture(rows, list(sites), [len(row) - tail for row in rows])
             for row, i in enumerate(numbers):
                 where = [prompts[i].place(p) for p in places]
                 for s, site in enumerate(sites):

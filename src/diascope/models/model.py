@@ -191,10 +191,12 @@ class Model:
         *,
         positions: Tensor | None = None,
         padding_side: str = "right",
+        past: Any = None,
     ) -> Capture:
         """Vectors at `sites` in one forward pass that stops after the deepest of them.
 
         `positions` [B, T] are position ids for packed rows: where they restart, attention does not look back.
+        `past` is an empty key-value cache, filled by the blocks that run of this model (not of companions).
         Returns a Capture: {site: [B, T, d]} in the model's dtype, with `.tokens`, `.attention` and `.mask`.
         Raises ValueError for a site that the model lacks.
         """
@@ -202,15 +204,15 @@ class Model:
         tokens, attention = self.batch(texts_or_tokens, padding_side=padding_side)
         out = Capture(tokens, attention, attention & self.ordinary(tokens))
         for model in dict.fromkeys(self.of(s) for s in wanted):
-            model._read(out, [s for s in wanted if self.of(s) is model], positions)
+            model._read(out, [s for s in wanted if self.of(s) is model], positions, past if model is self else None)
         return out
 
-    def _read(self, out: Capture, sites: list[Site], positions: Tensor | None) -> None:
+    def _read(self, out: Capture, sites: list[Site], positions: Tensor | None, past: Any) -> None:
         """Put this model's vectors at `sites` into `out`."""
         tokens, attention = out.tokens.to(self.device), out.attention.to(self.device)
         # edits are hooked on first, so that what is read is what the model goes on with
         with self._editing(tokens, attention), self._reading(sites, out), contextlib.suppress(_Stop):
-            self._trunk(tokens, attention, positions)
+            self._trunk(tokens, attention, positions, past)
 
     @torch.no_grad()
     def capture_next(
@@ -401,8 +403,10 @@ class Model:
         finally:
             handle.remove()
 
-    def _trunk(self, tokens: Tensor, attention: Tensor, positions: Tensor | None) -> Tensor:
-        arguments: dict[str, Any] = {"input_ids": tokens, "use_cache": False}
+    def _trunk(self, tokens: Tensor, attention: Tensor, positions: Tensor | None, past: Any = None) -> Tensor:
+        arguments: dict[str, Any] = {"input_ids": tokens, "use_cache": past is not None}
+        if past is not None:
+            arguments["past_key_values"] = past
         if positions is not None:
             # transformers reads restarting position ids without a mask as packed documents and keeps them apart
             arguments["position_ids"] = positions.to(self.device)

@@ -7,7 +7,7 @@ padding, so a row's keys do not depend on the batch that it was computed in, and
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,8 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from diascope.models.model import Model
+from diascope.models.model import Capture, Model
+from diascope.sites import Site
 
 MOST = 2**30  # bytes of keys and values that are kept; beyond, all is let go once a cache has been put together
 Row = tuple[int, ...]
@@ -45,15 +46,33 @@ class Prefixes:
             self.computed += len(rows)
             return self.model.decode_step(tokens, attention, None)[1]
         past = self._together(rows, tokens.shape[1])
-        if sum(k.nbytes + v.nbytes for row in self._kept.values() for k, v in row) > self.most:
-            self._kept = {}
+        self._let_go()
         return past
+
+    def capture(self, rows: Sequence[Sequence[int]], sites: Sequence[Site], first: Sequence[int]) -> Capture:
+        """`model.capture` of token ids, whose pass also gives the keys and values of each row's `first` tokens, which are kept."""
+        longest, prefixes = max(map(len, rows)), [tuple(row[:n]) for row, n in zip(rows, first, strict=True)]
+        if not self.usable(longest) or set(prefixes) <= set(self._kept):
+            return self.model.capture(rows, sites)
+        past = self._empty()
+        seen = self.model.capture(rows, sites, past=past)
+        layers: Any = past.layers
+        if all(_holds(x, longest) for x in layers):  # blocks above the deepest site do not run
+            for number, row in enumerate(prefixes):
+                n = len(row)
+                self._kept[row] = [(_row(x.keys, number, 0, n), _row(x.values, number, 0, n)) for x in layers]
+            self._let_go()
+        return seen
 
     def usable(self, n: int) -> bool:
         """Whether prefixes of `n` tokens can be kept: no edit is active, and the cache then holds the keys of all of them."""
         if not self._parts or not self.model.resumes:
             return False
         return all(type(x) is DynamicLayer or _slides_beyond(x, n) for x in self._empty().layers)
+
+    def _let_go(self) -> None:
+        if sum(k.nbytes + v.nbytes for row in self._kept.values() for k, v in row) > self.most:
+            self._kept = {}
 
     def _complete(self, rows: set[Row]) -> bool:
         """Keep the layers of all `rows`; False where this model's cache does not allow it."""
@@ -67,8 +86,10 @@ class Prefixes:
             if not self._parts:
                 return False
             self.computed += len(some)
+            last = tokens.shape[1]
             for number, row in enumerate(some):
-                self._kept[row] = [(_row(x.keys, number, len(row)), _row(x.values, number, len(row))) for x in layers]
+                first = last - len(row)
+                self._kept[row] = [(_row(x.keys, number, first, last), _row(x.values, number, first, last)) for x in layers]
         return True
 
     def _empty(self) -> DynamicCache:
@@ -99,6 +120,6 @@ def _holds(layer: Any, n: int) -> bool:
     return isinstance(keys, Tensor) and keys.ndim == 4 and keys.shape[-2] == n
 
 
-def _row(x: Tensor, number: int, n: int) -> Tensor:
-    """The last `n` tokens of one row of x [B, heads, T, d], on memory of their own."""
-    return x[number, :, x.shape[-2] - n :].clone()
+def _row(x: Tensor, number: int, first: int, last: int) -> Tensor:
+    """Tokens `first` to `last` of one row of x [B, heads, T, d], on memory of their own."""
+    return x[number, :, first:last].clone()
