@@ -18,7 +18,7 @@ from diascope.models import Model, continuations
 from diascope.storage.files import cache_dir, commit_file, reading
 
 TOKENS = 32  # longest answer: longer ones are cut, and teach no end
-BATCH = 32
+BATCH = 128
 
 TOPICS = (
     "rainbows", "volcanoes", "gravity", "magnets", "honey bees", "whales", "glaciers", "tides", "the moon landing", "old castles",
