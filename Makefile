@@ -1,14 +1,15 @@
 # Two commands do all the set-up: `make demo` and `make test`. Everything is installed into .venv from constraints.txt.
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
+# --no-compile: of 3 GB most is never imported, and Python compiles the rest when it is
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile
 
 .PHONY: demo test check bench page clean
 demo: .venv/run
 	$(BIN)/diascope demo $(ARGS)
 
 test: .venv/dev
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations=25 $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder --durations=25 $(ARGS)
 
 check: .venv/dev
 	$(BIN)/ruff check src tests benchmarks tutorials

@@ -114,7 +114,7 @@ def real_workspace(tmp_path_factory):
     import sys
 
     workspace = tmp_path_factory.mktemp("real") / "workspace"
-    small = ["--tokens", "12288", "--epochs", "1", "--eval-tokens", "4096", "--ce-tokens", "512", "--no-serve"]
+    small = ["--tokens", "8192", "--epochs", "1", "--eval-tokens", "2048", "--ce-tokens", "512", "--no-serve"]
     command = [sys.executable, "-m", "diascope.cli", "demo", *small, "--workspace", str(workspace)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1100)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

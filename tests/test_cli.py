@@ -1,5 +1,10 @@
-"""Commands as a user types them: one clear sentence and exit code 2 on wrong input."""
+"""Commands as a user types them: one clear sentence and exit code 2 on wrong input.
 
+Most are carried out in this process: another one would load torch for three seconds each time.
+"""
+
+import contextlib
+import io
 import json
 import signal
 import socket
@@ -8,12 +13,29 @@ import sys
 
 import pytest
 
+from diascope.cli import main
 from diascope.dictionaries import save_dictionary
 from diascope.latents.store import write_source
 
 
+def command(*arguments):
+    return [sys.executable, "-m", "diascope.cli", *map(str, arguments)]
+
+
 def run(*arguments):
-    return subprocess.run([sys.executable, "-m", "diascope.cli", *map(str, arguments)], capture_output=True, text=True)
+    """The command's exit code and what it wrote; a failure that it does not catch is raised here."""
+    said, wrong = io.StringIO(), io.StringIO()
+    terminated = signal.getsignal(signal.SIGTERM)
+    code = 0
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said), contextlib.redirect_stderr(wrong):
+        patch.setattr("sys.argv", ["diascope", *map(str, arguments)])
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        finally:
+            signal.signal(signal.SIGTERM, terminated)
+    return subprocess.CompletedProcess(arguments, code, said.getvalue(), wrong.getvalue())
 
 
 def refused(done, says):
@@ -22,11 +44,17 @@ def refused(done, says):
     return True
 
 
+def test_wrong_input_ends_a_process_with_one_sentence(tmp_path):
+    done = subprocess.run(command("inspect", tmp_path / "gone"), capture_output=True, text=True)
+    refused(done, "there is no dictionary folder")
+    assert not done.stdout and len(done.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
-    "command", ["demo", "train", "suite", "finetune", "eval", "convert", "inspect", "publish", "explore", "page", "verify"]
+    "verb", ["demo", "train", "suite", "finetune", "eval", "convert", "inspect", "publish", "explore", "page", "verify"]
 )
-def test_help_shows_defaults(command):
-    done = run(command, "--help")
+def test_help_shows_defaults(verb):
+    done = run(verb, "--help")
     assert done.returncode == 0 and "default" in done.stdout + done.stderr
 
 
@@ -148,20 +176,20 @@ def test_ctrl_c_and_a_schedulers_stop_save_and_the_same_command_gives_the_same_b
     text = tmp_path / "own.txt"
     text.write_text("\n\n".join(f"Document {i}. " + "the cat sat on a mat " * (i % 5 + 3) for i in range(60)))
 
-    def command(workspace):
+    def into(workspace):
         arguments = ["train", "--model", toy_folder, "--text", text, "--tokens", "4096", "--latents", "256", "--l0", "6"]
         arguments += ["--epochs", "150", "--site", "L1.resid_post", "--workspace", tmp_path / workspace]
-        return [sys.executable, "-m", "diascope.cli", *map(str, arguments)]
+        return command(*arguments)
 
-    assert subprocess.run(command("whole"), capture_output=True).returncode == 0
+    assert subprocess.run(into("whole"), capture_output=True).returncode == 0
     for stop in (signal.SIGTERM, signal.SIGINT):
-        stopped = subprocess.Popen(command("parts"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        stopped = subprocess.Popen(into("parts"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert stopped.stdout and any(line.startswith("train:") for line in stopped.stdout)  # the first steps are done
         stopped.send_signal(stop)
         said = stopped.communicate(timeout=60)[0]
         assert stopped.returncode == 130 and "goes on from there" in " ".join(said.split()), said
         assert not (tmp_path / "parts" / "dictionaries").exists()
-    assert subprocess.run(command("parts"), capture_output=True).returncode == 0
+    assert subprocess.run(into("parts"), capture_output=True).returncode == 0
     weights = [(tmp_path / w / "dictionaries/sae/weights.safetensors").read_bytes() for w in ("whole", "parts")]
     assert weights[0] == weights[1]
 
