@@ -9,7 +9,7 @@ demo: .venv/run
 	$(BIN)/diascope demo $(ARGS)
 
 test: .venv/dev
-	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder --durations=25 $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations=25 $(ARGS)
 
 check: .venv/dev
 	$(BIN)/ruff check src tests benchmarks tutorials
