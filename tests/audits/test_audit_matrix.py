@@ -1,4 +1,4 @@
-"""The acceptance matrix on real models: base and refuser always (four minutes on one thread), all of it where DIASCOPE_MATRIX names organisms.
+"""The acceptance matrix on real models: base and refuser always (four minutes on two cores), all of it where DIASCOPE_MATRIX names organisms.
 
     DIASCOPE_MATRIX=FOLDER DIASCOPE_MATRIX_SEED=5 pytest -m slow -n 2 --dist loadgroup tests/audits/test_audit_matrix.py
 
