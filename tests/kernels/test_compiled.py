@@ -110,6 +110,18 @@ def test_the_largest_of_many_more_are_found(kernel, shape):
         assert same(kernel.strongest(reference.select_above(pre, 0.0), k), kernel.largest(pre, k))
 
 
+@pytest.mark.skipif(gpu is None, reason="Triton is made for Linux")
+def test_every_group_has_its_largest():
+    """A group that is left out would only lower the bar: more is searched, and the same is found."""
+    device = "cuda" if GPU else "cpu"
+    pre = case(11, 3, 50)[0].to(device)
+    pre[1, 7] = float("nan")
+    found = torch.full((3, 13), float("nan"), device=device)
+    gpu._launch(gpu._group_maxima, (3, 7), pre, found, 50, 13, GROUP=4, TOGETHER=2)
+    expected = torch.nn.functional.pad(pre, (0, 2)).nan_to_num(0.0).clamp_min(0).view(3, 13, 4).amax(2)
+    assert torch.equal(found, expected)
+
+
 @compiled
 def test_of_equal_entries_the_first_are_taken(kernel):
     found = kernel.largest(torch.tensor([[1.0, 2, 2, 3, 2, 0, -1]]), 3)
