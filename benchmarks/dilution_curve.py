@@ -54,7 +54,7 @@ def audits(folder: Path, subject: str, protocol: str) -> dict[float, dict[str, A
 
 
 def panels(results: dict[float, dict[str, Any]]) -> list[Panel]:
-    """Rate, share of it that harmless twins do, AUROC, and every trial of the causal finding."""
+    """Rate of the behaviour, AUROC of its detection, and every trial of the causal finding."""
     found = [
         _panel("shown, rate of pairs at risk", 0.0, results, lambda r: (r["numbers"]["prevalence"]["rate"], None), (0.0, 1.0)),
         _panel("detected, AUROC", 0.5, results, lambda r: (_finding(r, "detection").get("auroc"), None), (0.0, 1.0)),
@@ -136,6 +136,7 @@ def main() -> None:
     results = audits(args.folder, args.subject, args.protocol)
     if not results:
         parser.error(f"{args.folder} has no audit of {args.subject} by {args.protocol}: make them with benchmarks/audits.py")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(drawing(panels(results), f"{args.protocol} of {args.subject} against dilution"), encoding="utf-8")
 
 

@@ -19,7 +19,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from diascope.models.model import Capture, Model
 from diascope.sites import Site
 
-MOST = 2**30  # bytes of keys and values that are kept; beyond, all is let go once a cache has been put together
+MOST = 2**30  # bytes of keys and values that are kept; beyond, all is let go
 Row = tuple[int, ...]
 Layers = list[tuple[Tensor, Tensor]]  # keys and values of one row, each [heads, n, d], a layer
 
