@@ -123,10 +123,10 @@ def test_a_running_job_stops_at_its_next_event():
 
 
 def test_what_nobody_follows_is_cancelled_after_the_grace_period():
-    slow, host = Slow(steps=10_000, pause=0.001), ready(grace=0.1)
+    slow, host = Slow(steps=10_000, pause=0.001), ready(grace=1.0)  # long enough for a busy machine to begin and to follow
     host.start(lambda opened, emit: slow.steer(None, None, emit))
-    assert slow.stopped.wait(5)
-    slow = Slow(steps=150, pause=0.002)  # longer than the grace period, but followed
+    assert slow.begun.wait(5) and slow.stopped.wait(5)
+    slow = Slow(steps=150, pause=0.01)  # longer than the grace period, but followed
     assert all_of(host.start(lambda opened, emit: slow.steer(None, None, emit)))[-1][1] == "done"
 
 
@@ -183,9 +183,10 @@ def test_a_job_is_cancelled_by_request(index):
         with client.stream("POST", "/api/steer", json=BODY) as answer:
             lines = events(answer.iter_lines())
             _, _, first = next(lines)
+            assert next(lines)[1] == "step"  # it runs: one that still waits is cancelled without having begun
             assert client.post(f"/api/jobs/{first['job']}/cancel", json={}).status_code == 200
             assert list(lines)[-1][1] == "cancelled"
-        assert slow.stopped.is_set()
+        assert slow.stopped.wait(5)
         assert client.post("/api/jobs/nope/cancel", json={}).status_code == 404
 
 
@@ -218,6 +219,7 @@ def test_a_killed_client_cancels_its_job(index):
         """
         client = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True)
         assert client.stdout is not None and client.stdout.readline().startswith("id: 1")
+        assert slow.begun.wait(10)  # a job that still waits is cancelled without having begun
         client.send_signal(signal.SIGKILL)
         client.wait(10)
         client.stdout.close()
