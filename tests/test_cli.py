@@ -13,7 +13,7 @@ import sys
 
 import pytest
 
-from diascope.cli import main
+from diascope.cli import main, stop
 from diascope.dictionaries import save_dictionary
 from diascope.latents.store import write_source
 
@@ -31,8 +31,8 @@ def run(*arguments):
         patch.setattr("sys.argv", ["diascope", *map(str, arguments)])
         try:
             main()
-        except SystemExit as stop:
-            code = stop.code or 0
+        except SystemExit as ended:
+            code = ended.code or 0
         finally:
             signal.signal(signal.SIGTERM, terminated)
     return subprocess.CompletedProcess(arguments, code, said.getvalue(), wrong.getvalue())
@@ -182,16 +182,25 @@ def test_ctrl_c_and_a_schedulers_stop_save_and_the_same_command_gives_the_same_b
         return command(*arguments)
 
     assert subprocess.run(into("whole"), capture_output=True).returncode == 0
-    for stop in (signal.SIGTERM, signal.SIGINT):
+    for sent in (signal.SIGTERM, signal.SIGINT):
         stopped = subprocess.Popen(into("parts"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert stopped.stdout and any(line.startswith("train:") for line in stopped.stdout)  # the first steps are done
-        stopped.send_signal(stop)
+        stopped.send_signal(sent)
         said = stopped.communicate(timeout=60)[0]
         assert stopped.returncode == 130 and "goes on from there" in " ".join(said.split()), said
         assert not (tmp_path / "parts" / "dictionaries").exists()
     assert subprocess.run(into("parts"), capture_output=True).returncode == 0
     weights = [(tmp_path / w / "dictionaries/sae/weights.safetensors").read_bytes() for w in ("whole", "parts")]
     assert weights[0] == weights[1]
+
+
+def test_a_stop_reaches_a_job_in_the_background():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell starts it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            stop(signal.SIGTERM, None)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_text_that_is_no_utf8_and_other_widths(toy_folder, make_dictionary, tmp_path):

@@ -4,7 +4,7 @@
 2. Vectors at all layers and places: read first, since answers and scores go on from the same pass (Target.vectors).
 3. Answers and scores of all cases; the outcome takes what it needs from training answers. Prevalence, and the confound of twins.
 4. Readouts chosen on validation, tested once (readouts.py, detect.py).
-5. With a dictionary: its fidelity on these vectors, latents, k-sparse probes (sparse.py).
+5. With a dictionary: latents at these places and its fidelity there (encoded.py), k-sparse probes (sparse.py).
 6. Where the behaviour is shown: a direction chosen on validation, tried on test cases against controls (causal.py), at other doses
    (doses.py), then what each trial's edit damages (damage.py).
 7. What the protocol asks beyond that (`Protocol.beyond`).
@@ -31,11 +31,11 @@ from diascope.audits import (
     readouts,
     record,
     record_causal,
-    sparse,
     statistics,
     verdict,
 )
 from diascope.audits.cases import CaseSet
+from diascope.audits.encoded import Encoded, encoded
 from diascope.audits.explain import explained
 from diascope.audits.judged import Judged
 from diascope.audits.outcomes import Outcome, scores
@@ -142,26 +142,22 @@ class Contrast:
     # -- 5
     def _sparse(self, gate: tuple[str, str] | None, dictionary: Dictionary) -> None:
         self.say("latents")
-        places = list(self.data.places)
-        x, y = sparse.ends_of(self.target, self.prompts, dictionary, places)
-        latents = {p: sparse.latents_of(dictionary, x[:, k]) for k, p in enumerate(places)}
+        seen = encoded(self.target, self.prompts, dictionary, self.data.places)
         (told,) = (f for f in self.findings if f.name == "detection")
-        dense, fits = self.found.readout, self._fidelity(dictionary, x, y)
+        dense, fits = self.found.readout, self._fidelity(dictionary, seen)
         found, _ = explained(
-            self.target, dictionary, latents, self.data, dense, told, fits, gate, self.config, "the sides apart"
+            self.target, dictionary, seen.latents, self.data, dense, told, fits, gate, self.config, "the sides apart"
         )
         self.findings.append(found)
 
-    def _fidelity(self, d: Dictionary, x: np.ndarray, y: np.ndarray) -> gates.Fidelity:
+    def _fidelity(self, d: Dictionary, seen: Encoded) -> gates.Fidelity:
         """On the vectors of all cases at all places; the outcome's change is on test cases, spliced on the tail."""
-        flat = lambda a: a.reshape(-1, a.shape[-1])  # noqa: E731
-        fvu, l0 = gates.fvu_of(d, flat(x), flat(y))
         rows = np.flatnonzero(self.part == "test")
         tails = Tails(self.target, [self.prompts[i] for i in rows])
         with self.target.model.splice(d, keep_error=False):
             spliced = scores(self.outcome, tails)
         change = statistics.mean(spliced - self.clean[rows], self.group[rows], seed=self.config.seed)
-        return gates.Fidelity(fvu, l0, change, self.config.most_fvu, len(flat(x)))
+        return gates.Fidelity(seen.fvu, seen.l0, change, self.config.most_fvu, seen.rows, seen.within, seen.left_out)
 
     # -- 6
     def _causal(self, gate: tuple[str, str] | None) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from diascope.audits.spans import Prompt
+from diascope.audits.spans import Prompt, ordinary
 from diascope.audits.target import Target
 from diascope.models import Model
 from diascope.sites import Site
@@ -53,15 +53,21 @@ class Control:
         return sum(len(row) - first for row, first in zip(self.rows, self.first, strict=True))
 
     def vectors(
-        self, target: Target, sites: Sequence[Site], *, whole: bool = False
+        self, target: Target, sites: Sequence[Site], *, whole: bool = False, special: bool = True
     ) -> Iterator[tuple[list[int], list[list[Tensor]]]]:
         """A batch at a time: numbers of rows, and for each site the vectors [tokens, d] of each of those rows' control tokens.
 
-        With `whole` those of all its tokens but the first.
+        With `whole` those of all its tokens but the first; without `special` (as a dictionary is trained) none of special tokens, where
+        others are left.
         """
         order = sorted(range(len(self)), key=lambda i: len(self.rows[i]))
         for start in range(0, len(order), target.batch):
             numbers = order[start : start + target.batch]
             seen = target.model.capture([list(self.rows[i]) for i in numbers], list(sites))
-            where = [slice(1 if whole else self.first[i], len(self.rows[i])) for i in numbers]
+            where = [self._where(target.model, i, whole, special) for i in numbers]
             yield numbers, [[seen[site][row, w] for row, w in enumerate(where)] for site in sites]
+
+    def _where(self, model: Model, i: int, whole: bool, special: bool) -> slice | Tensor:
+        where = slice(1 if whole else self.first[i], len(self.rows[i]))
+        some = ordinary(model, self.rows[i], where)
+        return where if special or not len(some) else some

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from diascope import rng
-from diascope.audits import experiment, record, sparse, statistics, verdict
+from diascope.audits import experiment, record, statistics, verdict
 from diascope.audits.cases import LEAST_GROUPS, Case, CaseSet, Split
+from diascope.audits.encoded import Encoded, encoded
 from diascope.audits.experiment import Experiment, Read, Say
 from diascope.audits.plain import PlainTarget
 from diascope.audits.record import Result
@@ -69,8 +70,7 @@ def carry_out(
     findings = [found.finding]
     if dictionary is not None:
         say("latents")
-        x, y = sparse.ends_of(target, prompts, dictionary, ["entity"])
-        findings.append(general(dictionary, x[:, 0], y[:, 0], found, config, gate))
+        findings.append(general(dictionary, encoded(target, prompts, dictionary, ["entity"]), found, config, gate))
     word, why = verdict.headline(gate, False, findings)
     return Result(protocol.name, protocol.asks, word, why, tuple(findings), numbers, kept, protocol.limits)
 
@@ -121,13 +121,11 @@ def pairs(cases: list[Case], known: np.ndarray, seed: int) -> tuple[list[Case], 
 
 
 # -- latents ---------------------------------------------------------------------------------------------------------------
-def general(
-    d: Dictionary, x: np.ndarray, y: np.ndarray, read: Read, config: AuditConfig, gate: tuple[str, str] | None
-) -> Finding:
+def general(d: Dictionary, entities: Encoded, read: Read, config: AuditConfig, gate: tuple[str, str] | None) -> Finding:
     """The latent whose smallest AUROC over types is largest, of either sign; its p is by labels permuted in the test's pairs."""
     data = read.data
-    fvu = experiment.fvu(d, x, y, data.group, config.seed)
-    latents = np.asarray(sparse.latents_of(d, x).todense(), np.float64)
+    fvu = experiment.fvu(entities.missed[:, 0], entities.spread[:, 0], data.group, config.seed)
+    latents = np.asarray(entities.latents["entity"].todense(), np.float64)
     source = np.array([c.source for c in data.cases])
     seen, rows = data.rows("train") | data.rows("validation"), data.rows("test")
     areas = by_type(latents[seen], data.y[seen], source[seen])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diascope.audits import detect, gates, readouts, record, statistics, verdict
+from diascope.audits import detect, readouts, record, statistics, verdict
 from diascope.audits.cases import Case, CaseSet
 from diascope.audits.record import Result
 from diascope.audits.settings import AuditConfig
@@ -56,10 +56,9 @@ def checked(cases: CaseSet, labels: Sequence[str], needs: Sequence[str] = ()) ->
     return said
 
 
-def fvu(d: Dictionary, x: np.ndarray, y: np.ndarray, groups: np.ndarray, seed: int) -> Estimate:
-    """FVU of a dictionary on inputs x [n, d_in] and targets y [n, d_out], with its interval over `groups` [n] (the mean stays)."""
-    left, whole, _ = gates.missed(d, x, y)
-    return statistics.bootstrap(lambda w: (w @ left) / (w @ whole), groups, seed=seed)
+def fvu(missed: np.ndarray, spread: np.ndarray, groups: np.ndarray, seed: int) -> Estimate:
+    """FVU with its interval over `groups` [n], from squared errors and squared distances from the mean target [n] (the mean stays)."""
+    return statistics.bootstrap(lambda w: (w @ missed) / (w @ spread), groups, seed=seed)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from diascope import rng
-from diascope.audits import controls, damage, gates, neutral, record, sparse, statistics, verdict
+from diascope.audits import controls, damage, gates, neutral, record, statistics, verdict
+from diascope.audits.encoded import encoded
 from diascope.audits.experiment import Read, Say
 from diascope.audits.explain import explained
 from diascope.audits.hint_answer import Asked
@@ -68,15 +69,12 @@ def _sparse(
 ) -> tuple[Finding, statistics.Selected, str, bool]:
     """The finding, the test of every latent at the chosen place, that place, and whether the dictionary fits."""
     data, seed = read.data, config.seed
-    places = list(data.places)
-    sides = np.flatnonzero(data.sides)
-    x, y = sparse.ends_of(target, prompts, d, places)
-    flat = lambda a: a[sides].reshape(-1, a.shape[-1])  # noqa: E731
-    fvu, l0 = gates.fvu_of(d, flat(x), flat(y))
-    fidelity = gates.Fidelity(fvu, l0, _spliced(d, test, seed), config.most_fvu, len(flat(x)))
-    latents = {p: sparse.latents_of(d, x[:, k]) for k, p in enumerate(places)}
+    seen = encoded(target, prompts, d, data.places, data.sides)
+    fidelity = gates.Fidelity(
+        seen.fvu, seen.l0, _spliced(d, test, seed), config.most_fvu, seen.rows, seen.within, seen.left_out
+    )
     told = f"{data.positive} from {data.negative} cases"
-    found, best = explained(target, d, latents, data, read.found.readout, read.finding, fidelity, gate, config, told)
+    found, best = explained(target, d, seen.latents, data, read.found.readout, read.finding, fidelity, gate, config, told)
     return found, best.selected, best.place, fidelity.passed
 
 
@@ -134,7 +132,8 @@ def _rate(target: Target, d: Dictionary, asked: Sequence[Asked]) -> np.ndarray:
     for a in asked:
         (p,) = a.tails.prompts
         x = target.model.capture([list(p.tokens)], [d.site_in])[d.site_in][0, -p.tail :].float().cpu()
-        f = d.encode(x[a.where])
+        at = a.where & target.model.ordinary(torch.tensor(p.tokens[-p.tail :]))
+        f = d.encode(x[at])
         count += np.bincount(f.index.numpy(), minlength=d.d_sae)
         n += len(f)
     return count / max(n, 1)

@@ -176,7 +176,7 @@ class Intervention:
     """A change with its place and time; `edits` makes it ready for one batch.
 
     what    Along, OfLatent, OfLatents or Whole
-    sites   where it acts; latents act where their dictionary writes
+    sites   where it acts; latents act where their dictionary writes, and never on special tokens
     when    "prompt", "response" (every decode step), or both
     only    a condition, or None
     """
@@ -201,7 +201,8 @@ class Intervention:
         for read, write in self._places():
             counted = Counted(f"{self.label} at {write}")
             counters.append(counted)
-            made.append(Edit(read, write, self._function(where, counted), label=counted.label, special=True))
+            special = not isinstance(self.what, OfLatent | OfLatents)  # a dictionary says nothing of special tokens
+            made.append(Edit(read, write, self._function(where, counted), label=counted.label, special=special))
         return made, counters
 
     def _places(self) -> list[tuple[Site, Site]]:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from diascope.audits import experiment, neutral, record, sparse, statistics
+from diascope.audits import experiment, gates, neutral, record, sparse, statistics
 from diascope.audits.control_tokens import Control
 from diascope.audits.settings import AuditConfig
 from diascope.audits.standing_out import LISTED, TOP, Outstanding, rates
@@ -89,7 +89,7 @@ def _risen(change: np.ndarray) -> np.ndarray:
 def densities(target: Target, d: Dictionary, plain: Control) -> tuple[np.ndarray, int]:
     """The share of tokens on which each latent fires [S], of plain requests with their answers' beginnings and of neutral text."""
     count, tokens = np.zeros(d.d_sae), 0
-    rows = [x for _, (seen,) in plain.vectors(target, [d.site_in], whole=True) for x in seen]
+    rows = [x for _, (seen,) in plain.vectors(target, [d.site_in], whole=True, special=False) for x in seen]
     for text in neutral.TEXTS:
         seen = target.model.capture(text, [d.site_in])
         rows.append(seen[d.site_in][0, 1:][seen.mask[0, 1:]])
@@ -105,13 +105,14 @@ def scores(target: Target, d: Dictionary, asked: Control, density: np.ndarray, s
     """Each latent's score on each request [n, S], and the FVU of the dictionary on all control tokens, over groups."""
     out = np.zeros((len(asked), d.d_sae), np.float32)
     xs, ys, groups = [], [], []
-    for numbers, (read, written) in asked.vectors(target, [d.site_in, d.site_out]):
+    for numbers, (read, written) in asked.vectors(target, [d.site_in, d.site_out], special=False):
         for i, x, y in zip(numbers, read, written, strict=True):
             xs.append(x.float().cpu().numpy())
             ys.append(y.float().cpu().numpy())
             groups += [asked.group[i]] * len(x)
-            out[i] = np.asarray(sparse.latents_of(d, xs[-1]).mean(0))[0]
-    fvu = experiment.fvu(d, np.concatenate(xs), np.concatenate(ys), np.array(groups), seed)
+            out[i] = d.encode(x.float().cpu()).dense().mean(0).numpy()
+    missed, spread, _ = gates.missed(d, np.concatenate(xs), np.concatenate(ys))
+    fvu = experiment.fvu(missed, spread, np.array(groups), seed)
     return out * np.log(1 / (density + 1e-8)), fvu
 
 

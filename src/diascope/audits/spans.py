@@ -13,7 +13,11 @@ Places, by name:
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import torch
+from torch import Tensor
 
 from diascope.audits.cases import Case, Message
 from diascope.models import ROLES, Model, render
@@ -63,6 +67,12 @@ class Prompt:
         while stop < len(self.role) and self.role[stop] == role:
             stop += 1
         return slice(start, stop)
+
+
+def ordinary(model: Model, tokens: Sequence[int], where: slice) -> Tensor:
+    """The numbers of those of `tokens` in `where` that are not special."""
+    numbers = torch.arange(len(tokens))[where]
+    return numbers[model.ordinary(torch.tensor(tokens)[where])]
 
 
 def prompt(model: Model, case: Case) -> Prompt:

@@ -1,6 +1,6 @@
 """The sparse half: can a few latents of a dictionary say what the dense readout says, at its own site?
 
-1. Latents of every case at the dictionary's input site, at each place.
+1. Latents of every case at each place (encoded.py).
 2. Each latent is tested on training cases by permuting labels inside groups; the largest statistic of each permutation over all
    latents makes p pay for the search (statistics.search), q controls false discoveries beside it.
 3. k latents by the training statistic, and a logistic probe on them; place and k are chosen on validation cases.
@@ -39,22 +39,6 @@ class Few:
     def score(self, f: Any) -> np.ndarray:
         """[n] of latents f [n, S] (scipy's sparse)."""
         return self.probe.score(f[:, list(self.latents)].toarray())
-
-
-def ends_of(target: Any, prompts: Sequence[Any], d: Dictionary, places: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """What a dictionary reads and should give at places of prompts: [n, places, d_in] and [n, places, d_out]."""
-    if target.model.width(d.site_in) == target.model.width(d.site_out):  # one pass for both
-        seen = target.vectors(prompts, list(dict.fromkeys([d.site_in, d.site_out])), places).numpy()
-        return seen[:, 0], seen[:, -1]
-    x, y = (target.vectors(prompts, [site], places).numpy()[:, 0] for site in (d.site_in, d.site_out))
-    return x, y
-
-
-def latents_of(d: Dictionary, x: np.ndarray) -> Any:
-    """Latents of rows x [n, d_in] as a scipy CSR matrix [n, d_sae]."""
-    from diascope.evals.probing import sparse
-
-    return sparse(d, x)
 
 
 def search(

@@ -33,7 +33,7 @@ from diascope.audits import controls, gates, neutral, record, sparse, statistics
 from diascope.audits.latent_sets import OfLatents, masks
 from diascope.audits.operators import Intervention
 from diascope.audits.outcomes import scores
-from diascope.audits.spans import Prompt
+from diascope.audits.spans import Prompt, ordinary
 from diascope.audits.study import others_alike
 from diascope.audits.target import Tails, Target
 from diascope.audits.verdict import Finding
@@ -52,14 +52,16 @@ MOST = 20  # latents that are given back
 # -- 1
 @torch.no_grad()
 def at_the_tail(target: Target, prompts: Sequence[Prompt], d: Dictionary) -> tuple[np.ndarray, np.ndarray]:
-    """(mean activation, share of tokens on which it fires) of every latent over each prompt's tail: two [n, S]."""
+    """(mean activation, share of tokens on which it fires) of every latent over each prompt's tail, special tokens left out: two [n, S]."""
     mean, rate = (np.zeros((len(prompts), d.d_sae), np.float32) for _ in range(2))
     for numbers in target.batches(prompts):
         seen = target.model.capture([list(prompts[i].tokens) for i in numbers], [d.site_in])[d.site_in]
         for row, i in enumerate(numbers):
             n = len(prompts[i].tokens)
-            f = d.encode(seen[row, n - prompts[i].tail : n].float().cpu()).dense()
-            mean[i], rate[i] = f.mean(0).numpy(), (f > 0).float().mean(0).numpy()
+            where = ordinary(target.model, prompts[i].tokens, slice(n - prompts[i].tail, n))
+            if len(where):
+                f = d.encode(seen[row, where].float().cpu()).dense()
+                mean[i], rate[i] = f.mean(0).numpy(), (f > 0).float().mean(0).numpy()
     return mean, rate
 
 

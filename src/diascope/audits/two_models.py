@@ -28,7 +28,7 @@ from diascope import rng
 from diascope.audits import statistics
 from diascope.audits.latent_sets import OfLatents, masks
 from diascope.audits.operators import Intervention, Whole
-from diascope.audits.spans import Prompt
+from diascope.audits.spans import Prompt, ordinary
 from diascope.audits.study import others_alike
 from diascope.audits.target import Tails, Target
 from diascope.dictionaries import Dictionary
@@ -99,7 +99,7 @@ class Firing:
 
 @torch.no_grad()
 def firing(a: Target, b: Target, prompts: Sequence[Prompt], d: Dictionary) -> Firing:
-    """Latents of every token but the first of every prompt, in both models."""
+    """Latents of every token of every prompt but the first and special ones, in both models."""
     names = tuple(dict.fromkeys(p.case.group for p in prompts))
     number = {g: i for i, g in enumerate(names)}
     count, tokens = np.zeros((2, len(names), d.d_sae)), np.zeros(len(names))
@@ -109,7 +109,8 @@ def firing(a: Target, b: Target, prompts: Sequence[Prompt], d: Dictionary) -> Fi
     for numbers in b.batches(prompts):
         seen = [t.model.capture([list(prompts[i].tokens) for i in numbers], list(dict.fromkeys(d.sites))) for t in (a, b)]
         for row, i in enumerate(numbers):
-            g, where = number[prompts[i].case.group], slice(1, len(prompts[i].tokens))
+            tokens_of = prompts[i].tokens
+            g, where = number[prompts[i].case.group], ordinary(b.model, tokens_of, slice(1, len(tokens_of)))
             x, y = ([s[site][row, where].float().cpu() for s in seen] for site in (d.site_in, d.site_out))
             tokens[g] += len(y[0])
             latents = [d.encode(v) for v in x]

@@ -33,19 +33,25 @@ COMMANDS = {
 }  # fmt: skip
 
 
+def stop(*_: object) -> None:
+    """A scheduler's stop is Ctrl-C: whoever saves at the one saves at the other."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a job that a shell put in the background ignores Ctrl-C alone
+        raise KeyboardInterrupt
+    signal.raise_signal(signal.SIGINT)
+
+
 def main() -> None:
     """Entry point of the `diascope` command."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for stream in (sys.stdout, sys.stderr):  # a terminal that knows ASCII alone gets question marks, not a failure at the end
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    # a scheduler's stop is Ctrl-C: whoever saves at the one saves at the other
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, stop)
     command = tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="diascope", description=__doc__)
     try:
         command.run()
-    except KeyboardInterrupt as stop:
-        out.print(f"[yellow]interrupted[/yellow] {stop}")
+    except KeyboardInterrupt as asked:
+        out.print(f"[yellow]interrupted[/yellow] {asked}")
         sys.exit(130)
     except (ValueError, OSError, RuntimeError) as error:
         if os.environ.get("DIASCOPE_TRACEBACK"):

@@ -62,15 +62,20 @@ def _fidelity(found: Data) -> str:
             figure(found.get("fvu"), f"{amount(found.get('rows')) or 0:.0f} vectors"),
             f"at most {_shown(found.get('most_fvu'))}",
         ],
+        ["of what differs between cases at one place", figure(found.get("within")), ""],
         ["L0", figure(found.get("l0")), ""],
         ["change of the score, spliced", figure(found.get("delta_score"), signed=True), ""],
     ]
     kept = [line for line in lines if line[1] != "–"]
+    left = ", ".join(str(p) for p in items(found, "left_out"))
+    special = f" Left out: {left}, special tokens, which dictionaries are not trained on." if left else ""
     passed = "It passes." if found.get("passed") else "It fails: what latents say here says little of the model."
+    if (amount(found.get("within")) or 0.0) >= 1:
+        passed += " Of what differs between cases it gives nothing back: that no latent tells them apart says nothing of the model."
     return panel(
         "Fidelity of the dictionary",
         table(["what", "value", "allowed"], kept, numeric=(1,)),
-        f"On the tokens that are audited. {passed}",
+        f"On the tokens that are audited.{special} {passed}",
     )
 
 

@@ -1,0 +1,110 @@
+"""What a dictionary makes of the audited tokens: latents of every case at each place, and how much of the vectors it misses.
+
+1. Special tokens (turn markers, BOS) are left out. Dictionaries are trained without them, Gemma Scope 2's as ours, and no edit of a
+   dictionary acts there. A place that is such a token in some case is left out whole; where that leaves none, all are read.
+2. A place of several tokens has the mean of its tokens' latents. The latents of their mean vector are something else: the model never
+   holds that vector, and no dictionary is trained on such.
+3. FVU = sum of |y - y_hat|^2 over sum of |y - mean y|^2; a place of a case counts as one row, each of its tokens as a share of it. Beside
+   it the same with each place's own mean, which is harder: most of what tells the template's tokens apart is which of them it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diascope.audits.spans import Prompt, ordinary
+from diascope.audits.target import Target
+from diascope.dictionaries import Dictionary
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Latents of n cases and the dictionary's fidelity on the vectors that they are of."""
+
+    latents: dict[str, Any]  # by place, scipy CSR [n, S]
+    missed: np.ndarray  # [n, places]: squared error
+    spread: np.ndarray  # [n, places]: squared distance from the mean target of all places
+    own_spread: np.ndarray  # [n, places]: from the place's own mean target
+    l0: float  # active latents a token
+    left_out: tuple[str, ...]  # places that are special tokens
+
+    @property
+    def fvu(self) -> float:
+        """On all places of all cases."""
+        return float(self.missed.sum() / self.spread.sum())
+
+    @property
+    def within(self) -> float:
+        """The same of what differs between cases at one place: a token of the template is much the same vector in all of them."""
+        return float(self.missed.sum() / self.own_spread.sum())
+
+    @property
+    def rows(self) -> int:
+        """Places of cases that FVU is of."""
+        return self.missed.size
+
+
+@torch.no_grad()
+def encoded(
+    target: Target, prompts: Sequence[Prompt], d: Dictionary, places: Sequence[str], sides: np.ndarray | None = None
+) -> Encoded:
+    """Latents at `places` of all prompts; fidelity on those of `sides` [n] (bool), all where None."""
+    where = {p: [ordinary(target.model, x.tokens, x.place(p)) for x in prompts] for p in places}
+    kept = [p for p in places if all(map(len, where[p]))]
+    left_out = tuple(p for p in places if p not in kept) if kept else ()
+    if not kept:
+        kept = list(places)
+        where = {p: [torch.arange(len(x.tokens))[x.place(p)] for x in prompts] for p in places}
+    found: list[Any] = [None] * len(prompts)
+    for numbers in target.batches(prompts):
+        seen = target.model.capture([list(prompts[i].tokens) for i in numbers], list(dict.fromkeys(d.sites)))
+        for row, i in enumerate(numbers):
+            x, y = (seen[site][row].float().cpu() for site in (d.site_in, d.site_out))
+            found[i] = _of_case(d, x, y, [where[p][i] for p in kept])
+    return _together(found, kept, np.ones(len(prompts), bool) if sides is None else sides, left_out)
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One case at P places; y are targets."""
+
+    latents: Any  # CSR [P, S]
+    missed: np.ndarray  # [P]
+    square: np.ndarray  # [P]: mean |y|^2
+    mean: np.ndarray  # [P, d_out]: mean y
+    l0: np.ndarray  # [P]
+
+
+def _of_case(d: Dictionary, x: Tensor, y: Tensor, places: Sequence[Tensor]) -> _Case:
+    """From vectors x [T, d_in] and y [T, d_out] of a prompt's tokens, and the tokens of each place."""
+    from scipy.sparse import csr_matrix
+
+    tokens = torch.cat(list(places))
+    f = d.encode(x[tokens])
+    error = (y[tokens] - d.decode(f, x[tokens])).double().square().sum(1).numpy()
+    target = y[tokens].double().numpy()
+    n = [len(p) for p in places]
+    share: Any = csr_matrix(
+        (np.repeat(1 / np.array(n), n), np.arange(len(tokens)), np.cumsum([0, *n])), shape=(len(n), len(tokens))
+    )
+    latents = csr_matrix((f.value.float().numpy(), f.index.numpy(), f.start.numpy()), shape=(len(tokens), d.d_sae))
+    square, l0 = np.square(target).sum(1), f.counts.double().numpy()
+    return _Case((share @ latents).tocsr(), share @ error, share @ square, share @ target, share @ l0)
+
+
+def _together(found: Sequence[_Case], places: Sequence[str], sides: np.ndarray, left_out: tuple[str, ...]) -> Encoded:
+    from scipy.sparse import vstack
+
+    latents = {p: vstack([c.latents[k] for c in found], format="csr") for k, p in enumerate(places)}
+    some = [c for c, counted in zip(found, sides, strict=True) if counted]
+    missed, square, mean, l0 = (np.stack([getattr(c, name) for c in some]) for name in ("missed", "square", "mean", "l0"))
+    centre, own = mean.mean((0, 1)), mean.mean(0)
+    spread = square - 2 * mean @ centre + centre @ centre
+    own_spread = square - 2 * (mean * own).sum(-1) + np.square(own).sum(-1)
+    return Encoded(latents, missed, spread, own_spread, float(l0.mean()), left_out)
