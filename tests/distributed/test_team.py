@@ -18,6 +18,7 @@ from train_toy import MEMBERS, recipe
 
 SCRIPT = Path(__file__).parent / "train_toy.py"
 KINDS = "batchtopk,topk,jumprelu,relu,gated,clt,crosscoder"
+STEPS = 30  # past the warm-ups, and half of them after "late" begins
 ALL = [*KINDS.split(","), "late"]
 BLOCKS = {name: [32, 32] if name in ("clt", "crosscoder") else [64] for name in MEMBERS}
 
@@ -46,9 +47,9 @@ def run(world, *arguments):
 
 @pytest.fixture(scope="module")
 def alone(reader, tmp_path_factory):
-    """What one process makes of 50 steps."""
+    """What one process makes of them."""
     folder = tmp_path_factory.mktemp("alone")
-    run(1, reader.folder, folder, "", f"{KINDS},late", 50)
+    run(1, reader.folder, folder, "", f"{KINDS},late", STEPS)
     return folder
 
 
@@ -65,7 +66,7 @@ def worst(a, b, names):
 
 @pytest.mark.parametrize("axes", ["data=2", "latent=2", "dict=2"])
 def test_two_processes_equal_one(reader, alone, tmp_path, axes):
-    run(2, reader.folder, tmp_path, axes, f"{KINDS},late", 50)
+    run(2, reader.folder, tmp_path, axes, f"{KINDS},late", STEPS)
     error, where = worst(alone, tmp_path, ALL)
     assert error < 1e-5, where
     for name in ALL:
@@ -75,17 +76,17 @@ def test_two_processes_equal_one(reader, alone, tmp_path, axes):
 
 
 def test_a_checkpoint_of_two_goes_on_with_one_and_with_four(reader, tmp_path, alone):
-    run(2, reader.folder, tmp_path / "two", "latent=2", f"{KINDS},late", 50, 20)
+    run(2, reader.folder, tmp_path / "two", "latent=2", f"{KINDS},late", STEPS, 12)
     assert len(list((tmp_path / "two" / "checkpoint").glob("clt.*-of-2.safetensors"))) == 2
     for world, axes in ((1, ""), (4, "latent=2,data=2")):
         shutil.copytree(tmp_path / "two", tmp_path / str(world))
-        run(world, reader.folder, tmp_path / str(world), axes, f"{KINDS},late", 50)
+        run(world, reader.folder, tmp_path / str(world), axes, f"{KINDS},late", STEPS)
         error, where = worst(alone, tmp_path / str(world), ALL)
         assert error < 1e-5, where
 
 
 def test_when_one_dies_the_run_ends_with_its_reason_or_starts_again(reader, alone, tmp_path):
-    """Under torchrun: rank 1 is killed at step 25 of the first attempt; without restarts all end, with one they go on."""
+    """Under torchrun: rank 1 is killed at step 15 of the first attempt; without restarts all end, with one they go on."""
 
     def torchrun(restarts):
         command = [
@@ -99,8 +100,8 @@ def test_when_one_dies_the_run_ends_with_its_reason_or_starts_again(reader, alon
             "--master-port",
             port(),
         ]
-        arguments = [SCRIPT, reader.folder, tmp_path, "data=2", f"{KINDS},late", 50]
-        env = os.environ | {"OMP_NUM_THREADS": "1", "DIE": "1:25"}
+        arguments = [SCRIPT, reader.folder, tmp_path, "data=2", f"{KINDS},late", STEPS]
+        env = os.environ | {"OMP_NUM_THREADS": "1", "DIE": "1:15"}
         return subprocess.run(
             [*map(str, command + arguments)], env=env, capture_output=True, text=True, timeout=240, check=False
         )
