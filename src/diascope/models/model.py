@@ -1,8 +1,8 @@
 """A model to look into: tokens in, vectors at sites out, edits in between.
 
 One forward pass serves any number of sites. The pass runs the trunk alone (no unembedding) and, when only reading,
-stops after the deepest block that is asked for. Hooks are put on for one call and taken off again; a function's
-positions are masked by token, so special tokens are neither rows nor edited.
+stops after the deepest block that is asked for (hooks.py). A function's positions are masked by token, so special
+tokens are neither rows nor edited.
 """
 
 from __future__ import annotations
@@ -19,14 +19,11 @@ from torch import Tensor, nn
 
 from diascope.distributed import Axis
 from diascope.edits import Edit, Edits, flat
+from diascope.models import hooks
 from diascope.models.chat import chat_text
 from diascope.models.generation import continuations
 from diascope.models.parts import FINAL_NORM, Parts, address, child, find_parts, width
 from diascope.sites import Site
-
-
-class _Stop(Exception):
-    """Raised inside a forward pass when everything asked for has been read."""
 
 
 class Capture(dict):
@@ -211,7 +208,7 @@ class Model:
         """Put this model's vectors at `sites` into `out`."""
         tokens, attention = out.tokens.to(self.device), out.attention.to(self.device)
         # edits are hooked on first, so that what is read is what the model goes on with
-        with self._editing(tokens, attention), self._reading(sites, out), contextlib.suppress(_Stop):
+        with self._editing(tokens, attention), hooks.reading(self.parts, sites, out), contextlib.suppress(hooks.Stop):
             self._trunk(tokens, attention, positions, past)
 
     @torch.no_grad()
@@ -232,7 +229,7 @@ class Model:
             for part in words.split(batch):
                 grown, seen = copy.deepcopy(past), {}
                 grown.batch_repeat_interleave(len(part))
-                with model._reading(own, seen), contextlib.suppress(_Stop):
+                with hooks.reading(model.parts, own, seen), contextlib.suppress(hooks.Stop):
                     model.parts.trunk(input_ids=part, past_key_values=grown, use_cache=True)
                 for site in own:
                     parts[site].append(seen[site][:, -1])
@@ -255,7 +252,7 @@ class Model:
         With `grad` a graph is built, so that a loss reaches the edits.
         """
         tokens, attention = self.batch(texts_or_tokens)
-        starting = self._skipping(*resume) if resume else contextlib.nullcontext()
+        starting = hooks.skipping(self.parts, *resume) if resume else contextlib.nullcontext()
         with torch.set_grad_enabled(grad), self._editing(tokens, attention, rows), starting:
             return self._trunk(tokens, attention, positions)
 
@@ -263,7 +260,7 @@ class Model:
     def block_output(self, texts_or_tokens: Any, layer: int, *, positions: Tensor | None = None) -> Any:
         """What block `layer` returns, in the architecture's own form, for `hidden(..., resume=...)`."""
         tokens, attention = self.batch(texts_or_tokens)
-        with self._keeping(layer) as found, self._editing(tokens, attention):
+        with hooks.keeping(self.parts, layer) as found, self._editing(tokens, attention):
             self._trunk(tokens, attention, positions)
         return found[0]
 
@@ -365,7 +362,7 @@ class Model:
         `attention` [B, all tokens so far] (bool) marks what is not padding; active edits act on the new tokens.
         `resume` = (layer, step_output(..., layer - 1)) starts at that layer, and grows the cache of the layers from there on alone.
         """
-        starting = self._skipping(*resume) if resume else contextlib.nullcontext()
+        starting = hooks.skipping(self.parts, *resume) if resume else contextlib.nullcontext()
         with starting, self._editing(tokens, attention[:, -tokens.shape[1] :]):
             out = self._step(tokens, attention, past)
         return out.last_hidden_state[:, -1], out.past_key_values
@@ -376,32 +373,22 @@ class Model:
 
         Grows `past` of the layers up to there: give a copy.
         """
-        with self._keeping(layer) as found, self._editing(tokens, attention[:, -tokens.shape[1] :]):
+        with hooks.keeping(self.parts, layer) as found, self._editing(tokens, attention[:, -tokens.shape[1] :]):
             self._step(tokens, attention, past)
         return found[0]
 
     # -- machinery -----------------------------------------------------------------------------------------------
+    def _editing(
+        self, tokens: Tensor, attention: Tensor, rows: Tensor | None = None
+    ) -> contextlib.AbstractContextManager[None]:
+        ordinary = self.ordinary(tokens) if rows is None else rows.to(attention.device)
+        return hooks.editing(self.parts, self._edits, attention, ordinary)
+
     def _step(self, tokens: Tensor, attention: Tensor, past: Any) -> Any:
         arguments: dict[str, Any] = {"attention_mask": attention.long(), "past_key_values": past, "use_cache": True}
         if "position_ids" in _signature(self.parts.trunk):
             arguments["position_ids"] = (attention.long().cumsum(-1) - 1).clamp_min(0)[:, -tokens.shape[1] :]
         return self.parts.trunk(input_ids=tokens, **arguments)
-
-    @contextlib.contextmanager
-    def _keeping(self, layer: int) -> Iterator[list[Any]]:
-        """Keep what block `layer` returns in the forward pass inside the block, which ends there."""
-        found: list[Any] = []
-
-        def keep(module: nn.Module, args: Any, output: Any) -> None:
-            found.append(output)
-            raise _Stop
-
-        handle = self.parts.blocks[layer].register_forward_hook(keep)
-        try:
-            with contextlib.suppress(_Stop):
-                yield found
-        finally:
-            handle.remove()
 
     def _trunk(self, tokens: Tensor, attention: Tensor, positions: Tensor | None, past: Any = None) -> Tensor:
         arguments: dict[str, Any] = {"input_ids": tokens, "use_cache": past is not None}
@@ -420,85 +407,6 @@ class Model:
                 )
             arguments.pop("position_ids")
         return self.parts.trunk(**arguments).last_hidden_state
-
-    @contextlib.contextmanager
-    def _skipping(self, layer: int, output: Any) -> Iterator[None]:
-        """Let the blocks below `layer` return `output` without computing."""
-        skipped = list(self.parts.blocks)[:layer]
-        own = [vars(block).get("forward") for block in skipped]  # accelerate puts a forward of its own on the instance
-        for block in skipped:
-            block.forward = lambda *args, **kwargs: output
-        try:
-            yield
-        finally:
-            for block, before in zip(skipped, own, strict=True):
-                del block.forward  # the class's own method again
-                if before is not None:
-                    block.forward = before
-
-    @contextlib.contextmanager
-    def _reading(self, sites: list[Site], out: dict[Any, Tensor]) -> Iterator[None]:
-        deepest = max((s.layer for s in sites), default=-1)
-        handles = []
-
-        def stop_here(module: nn.Module, args: Any, output: Any) -> None:
-            raise _Stop
-
-        try:
-            for site in sites:
-                handles.append(self._on(site, lambda value, s=site: out.__setitem__(s, value.detach())))
-            if sites:
-                # registered after the readers, so the deepest block's own output is read before it stops
-                handles.append(self.parts.blocks[deepest].register_forward_hook(stop_here))
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    @contextlib.contextmanager
-    def _editing(self, tokens: Tensor, attention: Tensor, rows: Tensor | None = None) -> Iterator[None]:
-        handles, seen = [], {}
-        ordinary = (attention & (self.ordinary(tokens) if rows is None else rows.to(attention.device)))[..., None]
-        everywhere = attention[..., None]
-        try:
-            for edit in self._edits:
-                where = everywhere if edit.special else ordinary
-                if edit.read != edit.write:
-                    handles.append(self._on(edit.read, lambda value, s=edit.read: seen.__setitem__(s, value)))
-
-                def write(value: Tensor, edit: Edit = edit, where: Tensor = where) -> Tensor:
-                    x = seen[edit.read] if edit.read != edit.write else value
-                    edit.applied.append(int(where.sum()))
-                    return torch.where(where, edit.function(x, value).to(value.dtype), value)
-
-                handles.append(self._on(edit.write, write))
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def _on(self, site: Site, function: Any) -> Any:
-        """Call `function` with the vector at `site`; a Tensor that it returns takes the vector's place."""
-        module, side = address(self.parts, site)
-        if side == "input":
-
-            def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-                value = args[0] if args else kwargs["hidden_states"]
-                new = function(value)
-                if isinstance(new, Tensor):
-                    return ((new, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": new})
-                return None
-
-            return module.register_forward_pre_hook(before, with_kwargs=True)
-
-        def after(module: nn.Module, args: Any, output: Any) -> Any:
-            value = output[0] if isinstance(output, tuple) else output
-            new = function(value)
-            if isinstance(new, Tensor):
-                return (new, *output[1:]) if isinstance(output, tuple) else new
-            return None
-
-        return module.register_forward_hook(after)
 
 
 def _bare(edit: Edit) -> Edit:

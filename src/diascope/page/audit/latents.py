@@ -71,7 +71,9 @@ def _fidelity(found: Data) -> str:
     special = f" Left out: {left}, special tokens, which dictionaries are not trained on." if left else ""
     passed = "It passes." if found.get("passed") else "It fails: what latents say here says little of the model."
     if (amount(found.get("within")) or 0.0) >= 1:
-        passed += " Of what differs between cases it gives nothing back: that no latent tells them apart says nothing of the model."
+        passed += (
+            " Of what differs between cases it gives nothing back: that no latent tells them apart says nothing of the model."
+        )
     return panel(
         "Fidelity of the dictionary",
         table(["what", "value", "allowed"], kept, numeric=(1,)),
