@@ -40,9 +40,9 @@ class Encoded:
         return float(self.missed.sum() / self.spread.sum())
 
     @property
-    def within(self) -> float:
-        """The same of what differs between cases at one place: a token of the template is much the same vector in all of them."""
-        return float(self.missed.sum() / self.own_spread.sum())
+    def within(self) -> dict[str, float]:
+        """By place, of what differs there between cases: a token of the template is much the same vector in all of them."""
+        return dict(zip(self.latents, (self.missed.sum(0) / self.own_spread.sum(0)).tolist(), strict=True))
 
     @property
     def rows(self) -> int:

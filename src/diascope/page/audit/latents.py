@@ -16,7 +16,7 @@ Link = Callable[[int], str]  # the address of a latent's page; "" where there is
 def latents(result: Data, link: Link) -> str:
     """All panels of the sparse half, as markup; nothing without a dictionary."""
     numbers = section(finding(result, "sparse"), "numbers")
-    return _table(numbers, link) + _fidelity(section(numbers, "fidelity")) + _sizes(numbers)
+    return _table(numbers, link) + _fidelity(section(numbers, "fidelity"), numbers.get("place", "?")) + _sizes(numbers)
 
 
 def _table(numbers: Data, link: Link) -> str:
@@ -55,14 +55,15 @@ def _share(found: Data, side: str) -> str:
     return f'<span class="share" style="--w:{100 * min(max(share, 0.0), 1.0):.0f}%">{share:.0%}</span>'
 
 
-def _fidelity(found: Data) -> str:
+def _fidelity(found: Data, place: Any) -> str:
+    within = section(found, "within").get(place)
     lines = [
         [
             "FVU on the audited vectors",
             figure(found.get("fvu"), f"{amount(found.get('rows')) or 0:.0f} vectors"),
             f"at most {_shown(found.get('most_fvu'))}",
         ],
-        ["of what differs between cases at one place", figure(found.get("within")), ""],
+        [f"of what differs between cases at {text(str(place))}", figure(within), ""],
         ["L0", figure(found.get("l0")), ""],
         ["change of the score, spliced", figure(found.get("delta_score"), signed=True), ""],
     ]
@@ -70,10 +71,8 @@ def _fidelity(found: Data) -> str:
     left = ", ".join(str(p) for p in items(found, "left_out"))
     special = f" Left out: {left}, special tokens, which dictionaries are not trained on." if left else ""
     passed = "It passes." if found.get("passed") else "It fails: what latents say here says little of the model."
-    if (amount(found.get("within")) or 0.0) >= 1:
-        passed += (
-            " Of what differs between cases it gives nothing back: that no latent tells them apart says nothing of the model."
-        )
+    if (amount(within) or 0.0) >= 1:
+        passed += " But it gives back nothing of what differs between cases there: no latent telling them apart says nothing of the model."
     return panel(
         "Fidelity of the dictionary",
         table(["what", "value", "allowed"], kept, numeric=(1,)),
