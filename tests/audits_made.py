@@ -70,7 +70,8 @@ def _sparse() -> dict[str, Any]:
         "auroc": estimate(0.85, 0.09), "minus_dense": estimate(-0.025, 0.03), "k": 1, "place": "last", "latents": [found],
         "validation": {"1": {"auroc": 0.9, "place": "last"}, "10": {"auroc": 0.8, "place": "last"}, "2": {"auroc": 0.85, "place": "last"}},
         "searched": 64, "discoveries": 1, "coverage": {"1": 0.5, "2": 0.625, "10": 0.875},
-        "fidelity": {"fvu": 0.25, "l0": 12.5, "delta_score": estimate(-0.1, 0.3), "most_fvu": 0.5, "rows": 96, "passed": True},
+        "fidelity": {"fvu": 0.25, "l0": 12.5, "delta_score": estimate(-0.1, 0.3), "most_fvu": 0.5, "rows": 96, "passed": True,
+                     "within": {"last": 0.75, "request": 0.25}, "left_out": ["last-1"]},
     }  # fmt: skip
 
 
