@@ -178,7 +178,7 @@ def test_ctrl_c_and_a_schedulers_stop_save_and_the_same_command_gives_the_same_b
 
     def into(workspace):
         arguments = ["train", "--model", toy_folder, "--text", text, "--tokens", "4096", "--latents", "256", "--l0", "6"]
-        arguments += ["--epochs", "20", "--site", "L1.resid_post", "--until", "training", "--workspace", tmp_path / workspace]
+        arguments += ["--epochs", "100", "--site", "L1.resid_post", "--until", "training", "--workspace", tmp_path / workspace]
         return command(*arguments)
 
     assert subprocess.run(into("whole"), capture_output=True).returncode == 0

@@ -151,7 +151,7 @@ class Contrast:
         self.findings.append(found)
 
     def _fidelity(self, d: Dictionary, seen: Encoded) -> gates.Fidelity:
-        """On the vectors of all cases at all places; the outcome's change is on test cases, spliced on the tail."""
+        """On the vectors of all cases at all places that it reads; the outcome's change is on test cases, spliced on the tail."""
         rows = np.flatnonzero(self.part == "test")
         tails = Tails(self.target, [self.prompts[i] for i in rows])
         with self.target.model.splice(d, keep_error=False):

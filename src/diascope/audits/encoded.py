@@ -4,8 +4,9 @@
    dictionary acts there. A place that is such a token in some case is left out whole; where that leaves none, all are read.
 2. A place of several tokens has the mean of its tokens' latents. The latents of their mean vector are something else: the model never
    holds that vector, and no dictionary is trained on such.
-3. FVU = sum of |y - y_hat|^2 over sum of |y - mean y|^2; a place of a case counts as one row, each of its tokens as a share of it. Beside
-   it the same with each place's own mean, which is harder: most of what tells the template's tokens apart is which of them it is.
+3. FVU = sum of |e|^2 over sum of |y - mean y|^2, e = y - y_hat; a place of a case counts as one row, each of its tokens as a share of it.
+   Beside it, by place, sum of |e - mean e|^2 over sum of |y - mean y|^2 with the place's own means: of what differs there. That is
+   harder, since most of what tells the template's tokens apart is which of them it is.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ class Encoded:
     latents: dict[str, Any]  # by place, scipy CSR [n, S]
     missed: np.ndarray  # [n, places]: squared error
     spread: np.ndarray  # [n, places]: squared distance from the mean target of all places
-    own_spread: np.ndarray  # [n, places]: from the place's own mean target
+    own_missed: np.ndarray  # [places]: squared error about the place's mean error, sum over cases
+    own_spread: np.ndarray  # [places]: squared distance from the place's own mean target, sum over cases
     l0: float  # active latents a token
     left_out: tuple[str, ...]  # places that are special tokens
 
@@ -41,8 +43,10 @@ class Encoded:
 
     @property
     def within(self) -> dict[str, float]:
-        """By place, of what differs there between cases: a token of the template is much the same vector in all of them."""
-        return dict(zip(self.latents, (self.missed.sum(0) / self.own_spread.sum(0)).tolist(), strict=True))
+        """By place, of what differs there: an error that all cases share is none. NaN where the cases do not differ."""
+        some = self.own_spread > 1e-9 * self.spread.sum(0)
+        share = np.divide(self.own_missed, self.own_spread, out=np.full(len(some), np.nan), where=some)
+        return dict(zip(self.latents, share.tolist(), strict=True))
 
     @property
     def rows(self) -> int:
@@ -78,6 +82,7 @@ class _Case:
     missed: np.ndarray  # [P]
     square: np.ndarray  # [P]: mean |y|^2
     mean: np.ndarray  # [P, d_out]: mean y
+    error: np.ndarray  # [P, d_out]: mean e
     l0: np.ndarray  # [P]
 
 
@@ -87,15 +92,14 @@ def _of_case(d: Dictionary, x: Tensor, y: Tensor, places: Sequence[Tensor]) -> _
 
     tokens = torch.cat(list(places))
     f = d.encode(x[tokens])
-    error = (y[tokens] - d.decode(f, x[tokens])).double().square().sum(1).numpy()
-    target = y[tokens].double().numpy()
+    error, target = (v.double().numpy() for v in (y[tokens] - d.decode(f, x[tokens]), y[tokens]))
     n = [len(p) for p in places]
     share: Any = csr_matrix(
         (np.repeat(1 / np.array(n), n), np.arange(len(tokens)), np.cumsum([0, *n])), shape=(len(n), len(tokens))
     )
     latents = csr_matrix((f.value.float().numpy(), f.index.numpy(), f.start.numpy()), shape=(len(tokens), d.d_sae))
-    square, l0 = np.square(target).sum(1), f.counts.double().numpy()
-    return _Case((share @ latents).tocsr(), share @ error, share @ square, share @ target, share @ l0)
+    missed, square, l0 = np.square(error).sum(1), np.square(target).sum(1), f.counts.double().numpy()
+    return _Case((share @ latents).tocsr(), share @ missed, share @ square, share @ target, share @ error, share @ l0)
 
 
 def _together(found: Sequence[_Case], places: Sequence[str], sides: np.ndarray, left_out: tuple[str, ...]) -> Encoded:
@@ -103,8 +107,10 @@ def _together(found: Sequence[_Case], places: Sequence[str], sides: np.ndarray, 
 
     latents = {p: vstack([c.latents[k] for c in found], format="csr") for k, p in enumerate(places)}
     some = [c for c, counted in zip(found, sides, strict=True) if counted]
-    missed, square, mean, l0 = (np.stack([getattr(c, name) for c in some]) for name in ("missed", "square", "mean", "l0"))
-    centre, own = mean.mean((0, 1)), mean.mean(0)
+    missed, square, mean, error, l0 = (
+        np.stack([getattr(c, name) for c in some]) for name in ("missed", "square", "mean", "error", "l0")
+    )
+    centre = mean.mean((0, 1))
     spread = square - 2 * mean @ centre + centre @ centre
-    own_spread = square - 2 * (mean * own).sum(-1) + np.square(own).sum(-1)
-    return Encoded(latents, missed, spread, own_spread, float(l0.mean()), left_out)
+    about = lambda squares, means: (squares.mean(0) - np.square(means.mean(0)).sum(-1)) * len(some)  # noqa: E731
+    return Encoded(latents, missed, spread, about(missed, error), about(square, mean), float(l0.mean()), left_out)

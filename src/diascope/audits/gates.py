@@ -103,9 +103,9 @@ class Fidelity:
     l0: float
     delta_score: Estimate  # outcome with the dictionary's output in place of the vectors, minus without; over groups
     most_fvu: float
-    rows: int
+    rows: int  # places of cases
     within: dict[str, float]  # by place, FVU about its own mean: of what differs between cases
-    left_out: tuple[str, ...]  # places that are special tokens, which no dictionary reads
+    left_out: tuple[str, ...]  # places that are a special token in some case
 
     @property
     def passed(self) -> bool:

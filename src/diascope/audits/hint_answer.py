@@ -20,7 +20,7 @@ from torch import Tensor
 from diascope.audits.answers import bare
 from diascope.audits.cases import Case
 from diascope.audits.forcing import FORCED
-from diascope.audits.spans import Prompt
+from diascope.audits.spans import Prompt, ordinary_tail
 from diascope.audits.target import Tails, Target
 
 
@@ -31,7 +31,7 @@ class Asked:
     case: Case
     tails: Tails
     tokens: tuple[int, ...]  # the first one of each choice, the hinted one first
-    where: Tensor  # bool [tail]: the hint's tokens and the template's last ones
+    where: Tensor  # bool [tail]: the hint's tokens and the template's last ones, special ones left out
 
     @classmethod
     def of(cls, target: Target, p: Prompt) -> Asked | None:
@@ -55,7 +55,7 @@ class Asked:
         where[: hint.stop - hint.start] = True
         where[at - p.tail - hint.start : at - hint.start] = True
         order = (first[hinted], *(t for c, t in first.items() if c != hinted))
-        return cls(p.case, Tails(target, [longer]), order, where)
+        return cls(p.case, Tails(target, [longer]), order, where & ordinary_tail(model, [longer]))
 
     def margin(self, edits: Sequence[Any] = (), repeats: int = 1) -> np.ndarray:
         """The hinted choice's score [repeats]."""

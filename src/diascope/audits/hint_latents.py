@@ -4,7 +4,7 @@
    fidelity on these vectors, every latent tested with the search paid for, probes on 1, 2, 5 and 10, chosen on validation cases and tested
    once beside the dense readout.
 2. Ablated: the `TOP` latents that fire most beyond twins on training cases, taken out of what the dictionary writes at the hint's tokens
-   and at the template's last ones. Effect: the hinted choice's margin as it is, minus under the ablation (hint_answer.py), on hint cases
+   and at the template's last ones, special tokens left out. Effect: the hinted choice's margin as it is, minus under the ablation (hint_answer.py), on hint cases
    of the test part.
 3. Controls: sets of as many other latents that fire as often at those tokens of training cases. Damage as for every edit (damage.py).
 """
@@ -132,8 +132,7 @@ def _rate(target: Target, d: Dictionary, asked: Sequence[Asked]) -> np.ndarray:
     for a in asked:
         (p,) = a.tails.prompts
         x = target.model.capture([list(p.tokens)], [d.site_in])[d.site_in][0, -p.tail :].float().cpu()
-        at = a.where & target.model.ordinary(torch.tensor(p.tokens[-p.tail :]))
-        f = d.encode(x[at])
+        f = d.encode(x[a.where])
         count += np.bincount(f.index.numpy(), minlength=d.d_sae)
         n += len(f)
     return count / max(n, 1)

@@ -19,7 +19,7 @@ class OfLatents:
     (One by one, as OfLatent has it, each would read what the one before it wrote.) The rest of y, the dictionary's error included, stays.
 
     wanted   [S], or [prompts, T, S]; sets   bool [R, S], row b of a batch has the set b mod R, of prompt b div R
-    at       bool [T]: the positions of the pass where it happens; all where None
+    at       bool [n]: where it happens, of the pass's last n positions; everywhere where None
     along    [R, d]: goes as far as the one set does, along direction b mod R instead
     """
 
@@ -46,12 +46,17 @@ class OfLatents:
         sets = self.sets[:, j] if self.along is None else self.sets[:1, j].expand(R, -1)
         change = change * sets.repeat(len(x) // R, 1)[:, None]
         if self.at is not None:
-            change = change * self.at[:, None]
+            change = change * last(self.at, x.shape[1])[:, None]
         moved = change @ d.W_dec.detach()[j].float()
         if self.along is not None:
             directions = torch.nn.functional.normalize(self.along.float(), dim=-1).repeat(len(x) // R, 1)[:, None]
             moved = moved.norm(dim=-1, keepdim=True) * directions
         return moved.to(y.device)
+
+
+def last(at: Tensor, T: int) -> Tensor:
+    """bool [T]: `at` [n] for the last n of T positions, False before them."""
+    return torch.cat([torch.zeros(max(T - len(at), 0), dtype=torch.bool), at[max(len(at) - T, 0) :].cpu()])
 
 
 def _of(d: Dictionary, x: Tensor, j: Tensor) -> Tensor:

@@ -125,12 +125,14 @@ class OfLatent:
 
 @dataclass(frozen=True)
 class Whole:
-    """Vectors put in the place of what stands there: [B, T, d]."""
+    """Vectors put in the place of what stands there: [B, T, d]; at the positions `at`, bool [T], or at all where None."""
 
     vectors: Tensor
+    at: Tensor | None = None
 
     def shift(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.vectors.to(y.device, torch.float32) - y.float()
+        moved = self.vectors.to(y.device, torch.float32) - y.float()
+        return moved if self.at is None else moved * self.at.to(y.device)[:, None]
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ class Intervention:
     """A change with its place and time; `edits` makes it ready for one batch.
 
     what    Along, OfLatent, OfLatents or Whole
-    sites   where it acts; latents act where their dictionary writes, and never on special tokens
+    sites   where it acts; latents act where their dictionary writes
     when    "prompt", "response" (every decode step), or both
     only    a condition, or None
     """
@@ -201,8 +203,7 @@ class Intervention:
         for read, write in self._places():
             counted = Counted(f"{self.label} at {write}")
             counters.append(counted)
-            special = not isinstance(self.what, OfLatent | OfLatents)  # a dictionary says nothing of special tokens
-            made.append(Edit(read, write, self._function(where, counted), label=counted.label, special=special))
+            made.append(Edit(read, write, self._function(where, counted), label=counted.label, special=True))
         return made, counters
 
     def _places(self) -> list[tuple[Site, Site]]:

@@ -1,6 +1,6 @@
 """A held-back word in a dictionary: the latents that fire at control tokens and hardly anywhere else, and the words that they promote.
 
-1. Score of latent j on a request: mean_t f_j(t) * ln(1 / (density_j + 1e-8)), t over its control tokens (control_tokens.py): a term's
+1. Score of latent j on a request: mean_t f_j(t) * ln(1 / (density_j + 1e-8)), t over its ordinary control tokens (control_tokens.py): a term's
    frequency times its inverse document frequency (Cywinski et al. 2025, arXiv:2505.14352). Density: the share of tokens of plain requests
    and of neutral text on which j fires in the audited model.
 2. Change: the score minus that of the same tokens in the reference model, or minus the mean over plain requests.
@@ -102,7 +102,7 @@ def densities(target: Target, d: Dictionary, plain: Control) -> tuple[np.ndarray
 
 @torch.no_grad()
 def scores(target: Target, d: Dictionary, asked: Control, density: np.ndarray, seed: int) -> tuple[np.ndarray, Estimate]:
-    """Each latent's score on each request [n, S], and the FVU of the dictionary on all control tokens, over groups."""
+    """Each latent's score on each request [n, S], and the FVU of the dictionary on all ordinary control tokens, over groups."""
     out = np.zeros((len(asked), d.d_sae), np.float32)
     xs, ys, groups = [], [], []
     for numbers, (read, written) in asked.vectors(target, [d.site_in, d.site_out], special=False):

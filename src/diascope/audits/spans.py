@@ -75,6 +75,15 @@ def ordinary(model: Model, tokens: Sequence[int], where: slice) -> Tensor:
     return numbers[model.ordinary(torch.tensor(tokens)[where])]
 
 
+def ordinary_tail(model: Model, prompts: Sequence[Prompt]) -> Tensor:
+    """bool [tail], of the last tokens that all of `prompts` have after the user's words: which are special in no prompt, so that a
+    dictionary can say something of them. All of them where none is.
+    """
+    tail = min(p.tail for p in prompts)
+    found = model.ordinary(torch.tensor([p.tokens[len(p.tokens) - tail :] for p in prompts])).all(0).cpu()
+    return found if bool(found.any()) else torch.ones_like(found)
+
+
 def prompt(model: Model, case: Case) -> Prompt:
     """The tokens of `case`, up to where the model's answer goes on, with its spans.
 

@@ -2,7 +2,7 @@
 
     cases of both sides, a dictionary -> a finding "suppressed latents"; without a dictionary there is none
 
-1. Latents at the tail, the mean over its tokens, of pairs at risk: those whose negative case (the plain request) does not show the
+1. Latents at the tail, the mean over its ordinary tokens, of pairs at risk: those whose negative case (the plain request) does not show the
    behaviour. Fewer than `LEAST` pairs in training are all pairs.
 2. Training pairs: how far each latent falls from the negative to the positive case, over the length of all pairs' changes. The signs of
    whole pairs are flipped, and the largest fall over all latents of each flip makes p pay for the search.
@@ -33,7 +33,7 @@ from diascope.audits import controls, gates, neutral, record, sparse, statistics
 from diascope.audits.latent_sets import OfLatents, masks
 from diascope.audits.operators import Intervention
 from diascope.audits.outcomes import scores
-from diascope.audits.spans import Prompt, ordinary
+from diascope.audits.spans import Prompt, ordinary, ordinary_tail
 from diascope.audits.study import others_alike
 from diascope.audits.target import Tails, Target
 from diascope.audits.verdict import Finding
@@ -58,10 +58,10 @@ def at_the_tail(target: Target, prompts: Sequence[Prompt], d: Dictionary) -> tup
         seen = target.model.capture([list(prompts[i].tokens) for i in numbers], [d.site_in])[d.site_in]
         for row, i in enumerate(numbers):
             n = len(prompts[i].tokens)
-            where = ordinary(target.model, prompts[i].tokens, slice(n - prompts[i].tail, n))
-            if len(where):
-                f = d.encode(seen[row, where].float().cpu()).dense()
-                mean[i], rate[i] = f.mean(0).numpy(), (f > 0).float().mean(0).numpy()
+            tail = slice(n - prompts[i].tail, n)
+            where = ordinary(target.model, prompts[i].tokens, tail)
+            f = d.encode(seen[row, where if len(where) else tail].float().cpu()).dense()
+            mean[i], rate[i] = f.mean(0).numpy(), (f > 0).float().mean(0).numpy()
     return mean, rate
 
 
@@ -118,6 +118,7 @@ class _Suppressed:
         found = {s: at_the_tail(c.target, p, d) for s, p in self.prompts.items()}
         (self.positive, rate), (self.negative, other) = found[c.protocol.positive], found[c.protocol.negative]
         self.rate = (rate + other)[self.rows("train")].mean(0) / 2
+        self.where = ordinary_tail(c.target.model, c.prompts)
         self.wanted = torch.from_numpy(self.negative[self.rows("train")].mean(0))
 
     def _row(self, group: str, side: str) -> int:
@@ -210,8 +211,9 @@ class _Suppressed:
         }
 
     def _given_back(self, sets: Tensor, along: Tensor | None = None) -> Intervention:
-        """The latents of `sets` at what is wanted, at the tail of the prompt alone."""
-        return Intervention(OfLatents(self.d, self.wanted, sets, along=along), when=("prompt",), label="re-activate")
+        """The latents of `sets` at what is wanted, at the ordinary tokens of the prompt's tail alone."""
+        what = OfLatents(self.d, self.wanted, sets, self.where, along)
+        return Intervention(what, when=("prompt",), label="re-activate")
 
     def _parts(self, tails: Tails, rows: Tensor) -> list[Tensor]:
         """As many rows together as share one forward pass."""

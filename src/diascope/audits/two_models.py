@@ -9,9 +9,9 @@
    Benjamini's and Hochberg's). The `most` strongest ones with q <= level are chosen on training and validation groups, tested on test ones.
 3. Latent scaling (Minder et al. 2025, arXiv:2504.02922), for one dictionary over both: with f a latent's activations in B and d its
    row, beta(Y) = d . (Y^T f) / (|f|^2 |d|^2) and nu = beta(y_A) / beta(y_B), y less the dictionary's bias: near 0, B alone has it.
-4. Patch, on test prompts: in B, the chosen latents are given A's activations at the template's last tokens, all else stays. Effect:
+4. Patch, on test prompts: in B, the chosen latents are given A's activations at the template's last ordinary tokens, all else stays. Effect:
    how many nats of KL at the last token that takes away. Controls: as many other latents that fire as often. Beside it: all latents,
-   and A's whole vectors (the most that this site can do).
+   and A's whole vectors at the same tokens (the most that this site can do there).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from diascope import rng
 from diascope.audits import statistics
 from diascope.audits.latent_sets import OfLatents, masks
 from diascope.audits.operators import Intervention, Whole
-from diascope.audits.spans import Prompt, ordinary
+from diascope.audits.spans import Prompt, ordinary, ordinary_tail
 from diascope.audits.study import others_alike
 from diascope.audits.target import Tails, Target
 from diascope.dictionaries import Dictionary
@@ -194,11 +194,12 @@ def _patched(a: Target, b: Target, prompts: Sequence[Prompt], d: Dictionary, set
     measure = lambda log_p, numbers: kl_of(target[numbers], log_p)  # noqa: E731
     x, y = (_tail(a, prompts, site, ours.tail) for site in (d.site_in, d.site_out))
     f = d.encode(x.reshape(-1, x.shape[-1])).dense().view(*x.shape[:-1], -1)
+    where = ordinary_tail(b.model, prompts)
     found = [ours.read(measure)]
     together = max(1, b.rows // len(prompts))
     for some in sets.split(together):
-        found.append(ours.read(measure, [Intervention(OfLatents(d, f, some), label="A's latents")], repeats=len(some)))
-    found.append(ours.read(measure, [Intervention(Whole(y), (d.site_out,), label="A's vectors")]))
+        found.append(ours.read(measure, [Intervention(OfLatents(d, f, some, where), label="A's latents")], repeats=len(some)))
+    found.append(ours.read(measure, [Intervention(Whole(y, where), (d.site_out,), label="A's vectors")]))
     return torch.cat(found, 1).double().numpy()
 
 

@@ -60,7 +60,7 @@ def _fidelity(found: Data, place: Any) -> str:
     lines = [
         [
             "FVU on the audited vectors",
-            figure(found.get("fvu"), f"{amount(found.get('rows')) or 0:.0f} vectors"),
+            figure(found.get("fvu"), f"{amount(found.get('rows')) or 0:.0f} places of cases"),
             f"at most {_shown(found.get('most_fvu'))}",
         ],
         [f"of what differs between cases at {text(str(place))}", figure(within), ""],
@@ -72,7 +72,7 @@ def _fidelity(found: Data, place: Any) -> str:
     special = f" Left out: {left}, special tokens, which dictionaries are not trained on." if left else ""
     passed = "It passes." if found.get("passed") else "It fails: what latents say here says little of the model."
     if (amount(within) or 0.0) >= 1:
-        passed += " But it gives back nothing of what differs between cases there: no latent telling them apart says nothing of the model."
+        passed += " But it loses what differs between cases there: where no latent tells them apart, that may be the dictionary's doing."
     return panel(
         "Fidelity of the dictionary",
         table(["what", "value", "allowed"], kept, numeric=(1,)),
