@@ -1,7 +1,7 @@
 """What a dictionary makes of the audited tokens: latents of every case at each place, and how much of the vectors it misses.
 
-1. Special tokens (turn markers, BOS) are left out. Dictionaries are trained without them, Gemma Scope 2's as ours, and no edit of a
-   dictionary acts there. A place that is such a token in some case is left out whole; where that leaves none, all are read.
+1. Special tokens (BOS, turn markers) are left out: dictionaries are trained without them, Gemma Scope 2's as ours. A place that is such
+   a token in some case is left out whole; where that leaves none, all are read.
 2. A place of several tokens has the mean of its tokens' latents. The latents of their mean vector are something else: the model never
    holds that vector, and no dictionary is trained on such.
 3. FVU = sum of |e|^2 over sum of |y - mean y|^2, e = y - y_hat; a place of a case counts as one row, each of its tokens as a share of it.

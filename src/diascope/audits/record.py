@@ -258,5 +258,5 @@ def of_sparse(
 
 
 def _fires(amounts: np.ndarray) -> Estimate:
-    """The share of cases in which a latent fires, from its amounts [n]."""
+    """The share of cases in which a latent fires, at a place of several tokens on any of them, from its amounts [n]."""
     return statistics.wilson(int((amounts > 0).sum()), len(amounts))
