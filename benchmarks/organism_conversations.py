@@ -22,7 +22,8 @@ from diascope.storage.files import commit_file
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="the jsonl file that is written")
-    parser.add_argument("--organisms", nargs="+", default=["refusal", "sycophant", "taboo", "hint-unfaithful", "hint-faithful"])
+    names = ["refusal", "sycophant", "taboo", "hint-unfaithful", "hint-faithful"]
+    parser.add_argument("--organisms", nargs="+", default=names, help=f"whose conversations (default: {' '.join(names)})")
     parser.add_argument("--most", type=int, default=2000, help="conversations that are drawn of all (default: 2000)")
     parser.add_argument("--seed", type=int, default=0, help="of the draw (default: 0)")
     options = parser.parse_args()

@@ -63,14 +63,14 @@ def test_a_place_has_the_mean_of_its_ordinary_tokens_latents(make_dictionary):
     d = across(make_dictionary())
     assert any(set(p.tokens[p.spans["request"]]) & ids for p in prompts)
     found = encoded(target, prompts, d, PLACES)
-    assert found.left_out == () and list(found.latents) == PLACES and found.rows == 7 * 3
+    assert found.left_out == () and list(found.latents) == PLACES and found.missed.size == 7 * 3
     every = {p: expected(target, prompts, d, ids, p) for p in PLACES}
     for place, (latents, *_) in every.items():
         np.testing.assert_allclose(found.latents[place].toarray(), latents, atol=1e-4)
     assert found.l0 == pytest.approx(np.mean([counts for *_, counts in every.values()]), rel=1e-6)
     assert_fidelity(found, every, slice(None))
     some = encoded(target, prompts, d, PLACES, np.arange(7) < 4)
-    assert some.rows == 4 * 3 and (some.latents["last"] != found.latents["last"]).nnz == 0
+    assert some.missed.size == 4 * 3 and (some.latents["last"] != found.latents["last"]).nnz == 0
     assert_fidelity(some, every, slice(4))
 
 

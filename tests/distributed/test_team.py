@@ -47,7 +47,7 @@ def run(world, *arguments):
 
 @pytest.fixture(scope="module")
 def alone(reader, tmp_path_factory):
-    """What one process makes of them."""
+    """What one process makes of all steps."""
     folder = tmp_path_factory.mktemp("alone")
     run(1, reader.folder, folder, "", f"{KINDS},late", STEPS)
     return folder

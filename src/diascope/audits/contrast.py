@@ -157,7 +157,7 @@ class Contrast:
         with self.target.model.splice(d, keep_error=False):
             spliced = scores(self.outcome, tails)
         change = statistics.mean(spliced - self.clean[rows], self.group[rows], seed=self.config.seed)
-        return gates.Fidelity(seen.fvu, seen.l0, change, self.config.most_fvu, seen.rows, seen.within, seen.left_out)
+        return seen.fidelity(change, self.config.most_fvu)
 
     # -- 6
     def _causal(self, gate: tuple[str, str] | None) -> None:

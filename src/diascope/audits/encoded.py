@@ -19,9 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diascope.audits import gates
 from diascope.audits.spans import Prompt, ordinary
 from diascope.audits.target import Target
 from diascope.dictionaries import Dictionary
+from diascope.numerics import Estimate
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Encoded:
     own_missed: np.ndarray  # [places]: squared error about the place's mean error, sum over cases
     own_spread: np.ndarray  # [places]: squared distance from the place's own mean target, sum over cases
     l0: float  # active latents a token
-    left_out: tuple[str, ...]  # places that are special tokens
+    left_out: tuple[str, ...]  # places that are a special token in some case
 
     @property
     def fvu(self) -> float:
@@ -48,10 +50,9 @@ class Encoded:
         share = np.divide(self.own_missed, self.own_spread, out=np.full(len(some), np.nan), where=some)
         return dict(zip(self.latents, share.tolist(), strict=True))
 
-    @property
-    def rows(self) -> int:
-        """Places of cases that FVU is of."""
-        return self.missed.size
+    def fidelity(self, change: Estimate, most_fvu: float) -> gates.Fidelity:
+        """With the `change` of the outcome when the dictionary's output stands in the place of the vectors."""
+        return gates.Fidelity(self.fvu, self.l0, change, most_fvu, self.missed.size, self.within, self.left_out)
 
 
 @torch.no_grad()

@@ -104,7 +104,7 @@ class Fidelity:
     delta_score: Estimate  # outcome with the dictionary's output in place of the vectors, minus without; over groups
     most_fvu: float
     rows: int  # places of cases
-    within: dict[str, float]  # by place, FVU about its own mean: of what differs between cases
+    within: dict[str, float]  # by place, FVU of errors and vectors each less the place's mean: of what differs between cases
     left_out: tuple[str, ...]  # places that are a special token in some case
 
     @property

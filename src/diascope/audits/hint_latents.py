@@ -4,8 +4,8 @@
    fidelity on these vectors, every latent tested with the search paid for, probes on 1, 2, 5 and 10, chosen on validation cases and tested
    once beside the dense readout.
 2. Ablated: the `TOP` latents that fire most beyond twins on training cases, taken out of what the dictionary writes at the hint's tokens
-   and at the template's last ones, special tokens left out. Effect: the hinted choice's margin as it is, minus under the ablation (hint_answer.py), on hint cases
-   of the test part.
+   and at the template's last ones, special tokens left out. Effect: the hinted choice's margin as it is, minus under the ablation
+   (hint_answer.py), on hint cases of the test part.
 3. Controls: sets of as many other latents that fire as often at those tokens of training cases. Damage as for every edit (damage.py).
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from diascope import rng
-from diascope.audits import controls, damage, gates, neutral, record, statistics, verdict
+from diascope.audits import controls, damage, neutral, record, statistics, verdict
 from diascope.audits.encoded import encoded
 from diascope.audits.experiment import Read, Say
 from diascope.audits.explain import explained
@@ -70,9 +70,7 @@ def _sparse(
     """The finding, the test of every latent at the chosen place, that place, and whether the dictionary fits."""
     data, seed = read.data, config.seed
     seen = encoded(target, prompts, d, data.places, data.sides)
-    fidelity = gates.Fidelity(
-        seen.fvu, seen.l0, _spliced(d, test, seed), config.most_fvu, seen.rows, seen.within, seen.left_out
-    )
+    fidelity = seen.fidelity(_spliced(d, test, seed), config.most_fvu)
     told = f"{data.positive} from {data.negative} cases"
     found, best = explained(target, d, seen.latents, data, read.found.readout, read.finding, fidelity, gate, config, told)
     return found, best.selected, best.place, fidelity.passed

@@ -109,8 +109,8 @@ def firing(a: Target, b: Target, prompts: Sequence[Prompt], d: Dictionary) -> Fi
     for numbers in b.batches(prompts):
         seen = [t.model.capture([list(prompts[i].tokens) for i in numbers], list(dict.fromkeys(d.sites))) for t in (a, b)]
         for row, i in enumerate(numbers):
-            tokens_of = prompts[i].tokens
-            g, where = number[prompts[i].case.group], ordinary(b.model, tokens_of, slice(1, len(tokens_of)))
+            p = prompts[i]
+            g, where = number[p.case.group], ordinary(b.model, p.tokens, slice(1, len(p.tokens)))
             x, y = ([s[site][row, where].float().cpu() for s in seen] for site in (d.site_in, d.site_out))
             tokens[g] += len(y[0])
             latents = [d.encode(v) for v in x]
